@@ -1,0 +1,3 @@
+"""Keep every trained Keras model: saved whole, checked, versioned, and ready to run anywhere."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,265 @@
+"""What a version says of itself: one canonical JSON document that names every byte it is made of.
+
+A manifest is itself a blob; its digest is the version's identity (``sentiment@blake3:…``).
+Canonical means: keys in the order of the fields below, inner mappings sorted by key, no spaces,
+UTF-8, non-finite numbers refused. The same value therefore always gives the same bytes.
+
+Format number
+-------------
+``FORMAT`` changes when a reader of the old number would misread the new bytes. To bump it:
+
+1. Add the new number to ``READABLE`` and keep every older one there: stores stay readable for ever.
+2. Give new fields defaults, or convert an older document in :func:`decode` before validating it.
+3. Write a small store with the last release, commit it under ``tests/stores/<format>/``; the test
+   that opens every store there must pass.
+4. Say in CHANGELOG what an older modelkeep will answer (:class:`~modelkeep.errors.FormatTooNew`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelkeep.errors import FormatTooNew, IntegrityError, UsageError
+
+FORMAT = 1
+READABLE = frozenset({1})
+MAX_MANIFEST = 256 * 2**20  # bytes; 2,000 tensors take about 0.5 MB
+ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor at a lesser address
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of everything in a manifest: immutable, strict about unknown fields, defaults left out."""
+
+
+class Piece(_Record):
+    """``size`` bytes at ``offset`` of a blob."""
+
+    blob: str
+    offset: int = 0
+    size: int
+
+
+class Tensor(_Record):
+    """One array: raw little-endian bytes in C order, the concatenation of ``pieces``.
+
+    ``digest`` is of the tensor's own bytes, wherever they lie. ``dtype`` is Keras' word for it
+    (``float32``, ``bfloat16``, ``int4`` packed as Keras packs it, …). ``variable`` is the Keras
+    path of the variable it was, for people.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+    pieces: tuple[Piece, ...]
+    variable: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array itself, without padding."""
+        return sum(piece.size for piece in self.pieces)
+
+
+class Part(_Record):
+    """A named run of bytes that is not a tensor (a config, a vocabulary, a source text)."""
+
+    name: str
+    digest: str
+    size: int
+    media: str = "application/octet-stream"
+
+
+class TensorSpec(_Record):
+    """Name, shape (``None`` for any length) and dtype of one input or output."""
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str
+
+
+class Signature(_Record):
+    """What the network takes and gives. ``structure`` nests the names as the model nests tensors.
+
+    A structure is a name, a list of structures, or a mapping to structures.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_structure: Any = None
+    output_structure: Any = None
+
+
+class CustomObject(_Record):
+    """A class or function that is not Keras' own and that the model needs to be rebuilt.
+
+    ``source`` names the part that keeps its text for reading; it is never executed.
+    """
+
+    name: str
+    kind: str  # layer, model, loss, metric, optimizer, initializer, regularizer, constraint, function, …
+    module: str
+    qualname: str
+    registered: str | None = None
+    source: str | None = None
+    source_digest: str | None = None
+    file: str | None = None
+    line: int | None = None
+    used_by: tuple[str, ...] = ()
+
+
+class Asset(_Record):
+    """A part of the version that is not the network; ``kind`` tells which codec reads it."""
+
+    name: str
+    kind: str
+    parts: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    info: dict[str, Any] = {}
+
+
+class Golden(_Record):
+    """Example inputs and the outputs the model gave when it was saved.
+
+    ``inputs`` and ``outputs`` are structures (see :class:`Signature`) whose leaves name tensors;
+    with ``raw`` the inputs are the JSON part ``raw`` instead: what the pipeline takes.
+    """
+
+    count: int
+    outputs: Any
+    inputs: Any = None
+    raw: str | None = None
+    probe: bool = False  # made up by modelkeep from the signature, not given by the user
+
+
+class Environment(_Record):
+    """Where the version was saved."""
+
+    python: str
+    platform: str
+    machine: str
+    cpu: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    backend: str | None = None
+    packages: dict[str, str] = {}
+
+
+class Lineage(_Record):
+    """Where the version came from. ``parent`` is ``model:version@blake3:…``."""
+
+    parent: str | None = None
+    data_digest: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    source: str | None = None  # the foreign file it was added from, by name and digest
+
+
+class GateResult(_Record):
+    """One gate as it was judged: its text, the values it compared, and whether it held."""
+
+    gate: str
+    passed: bool
+    values: dict[str, Any] = {}
+
+
+class Manifest(_Record, omit_defaults=False):
+    """Everything a version is. ``kind`` is ``whole`` or ``weights`` (no architecture kept)."""
+
+    format: int = FORMAT
+    model: str
+    version: str
+    created: str  # RFC 3339, UTC
+    writer: str  # "modelkeep 0.1.0"
+    kind: str = "whole"
+    parameters: int = 0
+    trainable_parameters: int = 0
+    metrics: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    tags: tuple[str, ...] = ()
+    note: str | None = None
+    environment: Environment | None = None
+    lineage: Lineage = Lineage()
+    gates: tuple[GateResult, ...] = ()
+    signature: Signature | None = None
+    golden: Golden | None = None
+    assets: tuple[Asset, ...] = ()
+    pipeline: str | None = None  # the part that declares it
+    custom_objects: tuple[CustomObject, ...] = ()
+    notices: tuple[str, ...] = ()  # what was found at save and let pass, by name
+    parts: tuple[Part, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts and tensors, each digest counted once."""
+        sizes = {part.digest: part.size for part in self.parts}
+        sizes.update((tensor.digest, tensor.nbytes) for tensor in self.tensors)
+        return sum(sizes.values())
+
+    def blobs(self) -> frozenset[str]:
+        """The digest of every blob this version needs, its own manifest excepted."""
+        return frozenset(part.digest for part in self.parts) | frozenset(
+            piece.blob for tensor in self.tensors for piece in tensor.pieces
+        )
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Manifest)
+_format_decoder = msgspec.json.Decoder(type("_Format", (msgspec.Struct,), {"__annotations__": {"format": int}}))
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The canonical bytes of a manifest.
+
+    Raises UsageError where a value has no JSON form or is not finite.
+    """
+    return canonical_json(manifest)
+
+
+def decode(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises FormatTooNew for a later format, IntegrityError for anything else that does not fit.
+    """
+    try:
+        number = _format_decoder.decode(data).format  # type: ignore[attr-defined]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise IntegrityError(f"a manifest cannot be read ({error})", hint="run: modelkeep fsck") from None
+    if number not in READABLE:
+        raise FormatTooNew(
+            "this version was written in a format that this modelkeep does not know",
+            found=f"format {number}",
+            expected=f"at most {FORMAT}",
+            hint="pip install --upgrade modelkeep",
+        )
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise IntegrityError(f"a manifest does not fit its format ({error})", hint="run: modelkeep fsck") from None
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted mappings and no spaces, the same bytes for the same value.
+
+    Raises UsageError for values without a JSON form: other types, NaN, infinities, cycles.
+    """
+    try:
+        _refuse_non_finite(msgspec.to_builtins(value, order="deterministic"))
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UsageError(f"not a JSON value: {error}", hint="give text, numbers, booleans, None, lists or mappings") from None
+
+
+def _refuse_non_finite(value: Any, path: str = "$") -> None:
+    # msgspec writes NaN and infinities as null: a metric would change without a word.
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"{value} at {path}")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_non_finite(inner, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            _refuse_non_finite(inner, f"{path}[{index}]")

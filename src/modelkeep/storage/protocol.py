@@ -1,0 +1,74 @@
+"""The port every place for bytes implements, and what it promises.
+
+Whoever writes a new one runs :mod:`modelkeep.testing.object_store` against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+"""Contiguous bytes; a memoryview must have ``format == 'B'`` and one dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object in a listing. ``modified`` is seconds since the epoch by the store's own clock."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class ObjectStore(Protocol):
+    """Immutable objects by key. Keys are ``/``-joined parts of ``[A-Za-z0-9._-]``, none ``.`` or ``..``.
+
+    Safe to use from many threads, processes and machines at once. Every method raises
+    StorageError when the place itself fails (disk full, read-only, I/O error); a failed
+    ``create`` leaves nothing behind that any method could see.
+    """
+
+    @property
+    def url(self) -> str:
+        """How a person names this store."""
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises NotFound."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``start``. Raises NotFound; IntegrityError when the object is shorter."""
+
+    def map(self, key: str) -> memoryview:
+        """The object as private writable memory, at an address that is a multiple of 64.
+
+        Where the store can, pages are read when touched and copied when written; writing never
+        reaches the store. Raises NotFound.
+        """
+
+    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
+        """Write the concatenation of ``chunks`` under a key that must be free, durably.
+
+        When it returns, the object survives a power cut. When two race, exactly one succeeds and
+        the other gets ObjectExists. No reader ever sees part of it.
+        """
+
+    def refresh(self, key: str) -> bool:
+        """Make the object as young as if it had just been created; False when it is not there."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key begins with ``prefix``, in no order. A missing prefix lists nothing."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The distinct next key parts below ``prefix`` (which ends in ``/`` or is empty) that hold objects further down."""
+
+    def delete(self, key: str, *, unless_younger_than: float | None = None) -> bool:
+        """Remove an object; False when it was not there or is too young.
+
+        ``unless_younger_than`` is a time (seconds since the epoch): an object created or refreshed
+        after it stays, even when the refresh races with this call.
+        """
+
+    def now(self) -> float:
+        """The store's own clock, which ``modified`` is measured by."""
