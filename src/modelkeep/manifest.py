@@ -29,11 +29,12 @@ MAX_MANIFEST = 256 * 2**20  # bytes; 2,000 tensors take about 0.5 MB
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor at a lesser address
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of everything in a manifest: immutable, strict about unknown fields, defaults left out."""
+    # msgspec does not hand kw_only down, so each record says it again.
 
 
-class Piece(_Record):
+class Piece(_Record, kw_only=True):
     """``size`` bytes at ``offset`` of a blob."""
 
     blob: str
@@ -41,7 +42,7 @@ class Piece(_Record):
     size: int
 
 
-class Tensor(_Record):
+class Tensor(_Record, kw_only=True):
     """One array: raw little-endian bytes in C order, the concatenation of ``pieces``.
 
     ``digest`` is of the tensor's own bytes, wherever they lie. ``dtype`` is Keras' word for it
@@ -62,7 +63,7 @@ class Tensor(_Record):
         return sum(piece.size for piece in self.pieces)
 
 
-class Part(_Record):
+class Part(_Record, kw_only=True):
     """A named run of bytes that is not a tensor (a config, a vocabulary, a source text)."""
 
     name: str
@@ -71,7 +72,7 @@ class Part(_Record):
     media: str = "application/octet-stream"
 
 
-class TensorSpec(_Record):
+class TensorSpec(_Record, kw_only=True):
     """Name, shape (``None`` for any length) and dtype of one input or output."""
 
     name: str
@@ -79,7 +80,7 @@ class TensorSpec(_Record):
     dtype: str
 
 
-class Signature(_Record):
+class Signature(_Record, kw_only=True):
     """What the network takes and gives. ``structure`` nests the names as the model nests tensors.
 
     A structure is a name, a list of structures, or a mapping to structures.
@@ -91,7 +92,7 @@ class Signature(_Record):
     output_structure: Any = None
 
 
-class CustomObject(_Record):
+class CustomObject(_Record, kw_only=True):
     """A class or function that is not Keras' own and that the model needs to be rebuilt.
 
     ``source`` names the part that keeps its text for reading; it is never executed.
@@ -109,7 +110,7 @@ class CustomObject(_Record):
     used_by: tuple[str, ...] = ()
 
 
-class Asset(_Record):
+class Asset(_Record, kw_only=True):
     """A part of the version that is not the network; ``kind`` tells which codec reads it."""
 
     name: str
@@ -119,7 +120,7 @@ class Asset(_Record):
     info: dict[str, Any] = {}
 
 
-class Golden(_Record):
+class Golden(_Record, kw_only=True):
     """Example inputs and the outputs the model gave when it was saved.
 
     ``inputs`` and ``outputs`` are structures (see :class:`Signature`) whose leaves name tensors;
@@ -133,7 +134,7 @@ class Golden(_Record):
     probe: bool = False  # made up by modelkeep from the signature, not given by the user
 
 
-class Environment(_Record):
+class Environment(_Record, kw_only=True):
     """Where the version was saved."""
 
     python: str
@@ -146,7 +147,7 @@ class Environment(_Record):
     packages: dict[str, str] = {}
 
 
-class Lineage(_Record):
+class Lineage(_Record, kw_only=True):
     """Where the version came from. ``parent`` is ``model:version@blake3:…``."""
 
     parent: str | None = None
@@ -156,7 +157,7 @@ class Lineage(_Record):
     source: str | None = None  # the foreign file it was added from, by name and digest
 
 
-class GateResult(_Record):
+class GateResult(_Record, kw_only=True):
     """One gate as it was judged: its text, the values it compared, and whether it held."""
 
     gate: str
@@ -164,7 +165,7 @@ class GateResult(_Record):
     values: dict[str, Any] = {}
 
 
-class Manifest(_Record, omit_defaults=False):
+class Manifest(_Record, kw_only=True, omit_defaults=False):
     """Everything a version is. ``kind`` is ``whole`` or ``weights`` (no architecture kept)."""
 
     format: int = FORMAT
