@@ -31,10 +31,11 @@ ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor at a lesser a
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of everything in a manifest: immutable, strict about unknown fields, defaults left out."""
-    # msgspec does not hand kw_only down, so each record says it again.
+
+    # Neither msgspec nor mypy hands these options down, so each record says them again.
 
 
-class Piece(_Record, kw_only=True):
+class Piece(_Record, frozen=True, kw_only=True):
     """``size`` bytes at ``offset`` of a blob."""
 
     blob: str
@@ -42,7 +43,7 @@ class Piece(_Record, kw_only=True):
     size: int
 
 
-class Tensor(_Record, kw_only=True):
+class Tensor(_Record, frozen=True, kw_only=True):
     """One array: raw little-endian bytes in C order, the concatenation of ``pieces``.
 
     ``digest`` is of the tensor's own bytes, wherever they lie. ``dtype`` is Keras' word for it
@@ -63,7 +64,7 @@ class Tensor(_Record, kw_only=True):
         return sum(piece.size for piece in self.pieces)
 
 
-class Part(_Record, kw_only=True):
+class Part(_Record, frozen=True, kw_only=True):
     """A named run of bytes that is not a tensor (a config, a vocabulary, a source text)."""
 
     name: str
@@ -72,7 +73,7 @@ class Part(_Record, kw_only=True):
     media: str = "application/octet-stream"
 
 
-class TensorSpec(_Record, kw_only=True):
+class TensorSpec(_Record, frozen=True, kw_only=True):
     """Name, shape (``None`` for any length) and dtype of one input or output."""
 
     name: str
@@ -80,7 +81,7 @@ class TensorSpec(_Record, kw_only=True):
     dtype: str
 
 
-class Signature(_Record, kw_only=True):
+class Signature(_Record, frozen=True, kw_only=True):
     """What the network takes and gives. ``structure`` nests the names as the model nests tensors.
 
     A structure is a name, a list of structures, or a mapping to structures.
@@ -92,7 +93,7 @@ class Signature(_Record, kw_only=True):
     output_structure: Any = None
 
 
-class CustomObject(_Record, kw_only=True):
+class CustomObject(_Record, frozen=True, kw_only=True):
     """A class or function that is not Keras' own and that the model needs to be rebuilt.
 
     ``source`` names the part that keeps its text for reading; it is never executed.
@@ -110,7 +111,7 @@ class CustomObject(_Record, kw_only=True):
     used_by: tuple[str, ...] = ()
 
 
-class Asset(_Record, kw_only=True):
+class Asset(_Record, frozen=True, kw_only=True):
     """A part of the version that is not the network; ``kind`` tells which codec reads it."""
 
     name: str
@@ -120,7 +121,7 @@ class Asset(_Record, kw_only=True):
     info: dict[str, Any] = {}
 
 
-class Golden(_Record, kw_only=True):
+class Golden(_Record, frozen=True, kw_only=True):
     """Example inputs and the outputs the model gave when it was saved.
 
     ``inputs`` and ``outputs`` are structures (see :class:`Signature`) whose leaves name tensors;
@@ -134,7 +135,7 @@ class Golden(_Record, kw_only=True):
     probe: bool = False  # made up by modelkeep from the signature, not given by the user
 
 
-class Environment(_Record, kw_only=True):
+class Environment(_Record, frozen=True, kw_only=True):
     """Where the version was saved."""
 
     python: str
@@ -147,7 +148,7 @@ class Environment(_Record, kw_only=True):
     packages: dict[str, str] = {}
 
 
-class Lineage(_Record, kw_only=True):
+class Lineage(_Record, frozen=True, kw_only=True):
     """Where the version came from. ``parent`` is ``model:version@blake3:…``."""
 
     parent: str | None = None
@@ -157,7 +158,7 @@ class Lineage(_Record, kw_only=True):
     source: str | None = None  # the foreign file it was added from, by name and digest
 
 
-class GateResult(_Record, kw_only=True):
+class GateResult(_Record, frozen=True, kw_only=True):
     """One gate as it was judged: its text, the values it compared, and whether it held."""
 
     gate: str
@@ -165,7 +166,7 @@ class GateResult(_Record, kw_only=True):
     values: dict[str, Any] = {}
 
 
-class Manifest(_Record, kw_only=True, omit_defaults=False):
+class Manifest(_Record, frozen=True, kw_only=True, omit_defaults=False):
     """Everything a version is. ``kind`` is ``whole`` or ``weights`` (no architecture kept)."""
 
     format: int = FORMAT
@@ -206,9 +207,13 @@ class Manifest(_Record, kw_only=True, omit_defaults=False):
         )
 
 
+class _FormatOnly(msgspec.Struct):
+    format: int
+
+
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(Manifest)
-_format_decoder = msgspec.json.Decoder(type("_Format", (msgspec.Struct,), {"__annotations__": {"format": int}}))
+_format_decoder: msgspec.json.Decoder[_FormatOnly] = msgspec.json.Decoder(_FormatOnly)
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -225,7 +230,7 @@ def decode(data: bytes) -> Manifest:
     Raises FormatTooNew for a later format, IntegrityError for anything else that does not fit.
     """
     try:
-        number = _format_decoder.decode(data).format  # type: ignore[attr-defined]
+        number = _format_decoder.decode(data).format
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(f"a manifest cannot be read ({error})", hint="run: modelkeep fsck") from None
     if number not in READABLE:
@@ -250,7 +255,9 @@ def canonical_json(value: Any) -> bytes:
         _refuse_non_finite(msgspec.to_builtins(value, order="deterministic"))
         return _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError(f"not a JSON value: {error}", hint="give text, numbers, booleans, None, lists or mappings") from None
+        raise UsageError(
+            f"not a JSON value: {error}", hint="give text, numbers, booleans, None, lists or mappings"
+        ) from None
 
 
 def _refuse_non_finite(value: Any, path: str = "$") -> None:
