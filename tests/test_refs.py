@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,10 +41,8 @@ def test_a_printed_ref_parses_to_itself(ref):
 
 @given(st.text(max_size=40))
 def test_any_other_text_is_refused_as_a_ref_and_nothing_else(text):
-    try:
+    with suppress(InvalidRef):
         parse_ref(text)
-    except InvalidRef:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_every_form_of_ref_selects_as_the_table_says(text, selector):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a//b", "../a", "a/../b", "a/ledger", "a:v1", "a:1.2.3.4", "a:01", "a@", "a@1x", "a@blake3:9F2C", "a@blake3:9f",
-     "a b", "a:", "-a", "a.", "x" * 201, "a@production:1", "é"],
+    ["", "a//b", "../a", "a/../b", "a/ledger", "a:v1", "a:1.2.3.4", "a:01", "a@", "a@1x", "a@blake3:9F2C",
+     "a@blake3:9f", "a b", "a:", "-a", "a.", "x" * 201, "a@production:1", "é"],
 )  # fmt: skip
 def test_what_is_not_a_ref_is_refused(text):
     with pytest.raises(InvalidRef):
