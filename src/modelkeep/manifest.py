@@ -96,7 +96,8 @@ class Signature(_Record, frozen=True, kw_only=True):
 class CustomObject(_Record, frozen=True, kw_only=True):
     """A class or function that is not Keras' own and that the model needs to be rebuilt.
 
-    ``source`` names the part that keeps its text for reading; it is never executed.
+    ``source`` names the part that keeps its text for reading; it is never executed. ``implied``
+    objects are made by the code of another one and need not be given; their source is watched too.
     """
 
     name: str
@@ -109,6 +110,7 @@ class CustomObject(_Record, frozen=True, kw_only=True):
     file: str | None = None
     line: int | None = None
     used_by: tuple[str, ...] = ()
+    implied: bool = False
 
 
 class Asset(_Record, frozen=True, kw_only=True):
