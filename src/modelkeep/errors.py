@@ -45,6 +45,7 @@ class ModelkeepError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+    report: object = None  # the report behind it, where there is one
 
     def __init__(
         self,

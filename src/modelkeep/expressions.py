@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -403,8 +403,8 @@ def _quoted(text: str) -> str:
 
 # --- judging a tree
 
-Why = Literal["missing", "no-version", "undefined", "mismatch"]
-"""Why there is no answer: no such value · no such version · not a finite number · kinds that do not go together."""
+Why = Literal["missing", "no-alias", "undefined", "mismatch"]
+"""Why there is no answer: no such value · no such alias · not a finite number · kinds that do not go together."""
 
 
 class Undecided(Exception):
@@ -466,13 +466,30 @@ def _value(tree: Tree, resolve: Resolve) -> Any:
         case Unary("-", operand):
             return _negated(operand, _value(operand, resolve))
         case Binary(sign, left, right) if sign in _COMPARISONS:
-            return _compare(tree, _value(left, resolve), _value(right, resolve))
+            return _compare(tree, *_values((left, right), resolve))
         case Binary(sign, left, right) if sign in _ARITHMETIC:
-            return _calculate(tree, _value(left, resolve), _value(right, resolve))
+            return _calculate(tree, *_values((left, right), resolve))
     outcome = evaluate(tree, resolve)  # a condition in parentheses, compared with another
     if isinstance(outcome, Unknown):
-        raise outcome.reasons[0]
+        raise _gravest(outcome.reasons)
     return outcome
+
+
+def _values(trees: tuple[Tree, Tree], resolve: Resolve) -> list[Any]:
+    values, reasons = [], []
+    for tree in trees:
+        try:
+            values.append(_value(tree, resolve))
+        except Undecided as reason:
+            reasons.append(reason)
+    if reasons:
+        raise _gravest(reasons)
+    return values
+
+
+def _gravest(reasons: Sequence[Undecided]) -> Undecided:
+    # A gate forgives an alias that is not there, so that reason must not hide another.
+    return min(reasons, key=lambda reason: reason.why == "no-alias")
 
 
 def _worth(constant: Constant) -> Any:
@@ -631,7 +648,8 @@ def _missing(values: Mapping[str, Any], field: str, name: str) -> str:
 def resolver(values: Mapping[str, Any], versions: Callable[[str], Mapping[str, Any] | None] | None = None) -> Resolve:
     """Look names up in ``values``, and those of other versions in what ``versions(selector)`` gives.
 
-    ``versions`` returns None where there is no such version. Without it, naming one is a UsageError.
+    ``versions`` takes a :class:`Name`'s ``version`` and returns None where there is none. Without
+    it, naming another version is a UsageError.
     """
 
     def resolve(name: Name) -> Any:
@@ -641,7 +659,8 @@ def resolver(values: Mapping[str, Any], versions: Callable[[str], Mapping[str, A
             raise UsageError(f"{name} compares with another version, which only a gate can do")
         other = versions(name.version)
         if other is None:
-            raise Undecided("no-version", f"there is no {name.version}")
+            is_alias = name.version.startswith("@") and ":" not in name.version
+            raise Undecided("no-alias" if is_alias else "missing", f"there is no {name.version}")
         try:
             return find(other, name.path)
         except Undecided as reason:
