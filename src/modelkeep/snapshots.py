@@ -1,0 +1,193 @@
+"""Folded ledgers kept as a cache: a wrong or missing one costs time, never truth.
+
+``models/<name>/snapshots/<seq>.json`` is a root: the fold at that entry, in the same envelope as an entry,
+with the versions left out. They lie in ``snapshots/pages/<digest>.json``, at most 128 to a page in
+semantic-version order; a page that did not change is shared by the roots that name it. Whoever creates each
+eighth entry writes the next root and the pages that changed, and clears away what is older.
+
+A root counts only if its digest holds, it is this model's, and the ledger still has the entry it was folded
+up to. Everything else is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+
+import blake3
+import msgspec
+
+from modelkeep.catalog import Bounds, Catalog, Page, VersionRecord, precedence
+from modelkeep.entry import damaged, decode, entry_key, seal, unseal
+from modelkeep.errors import IntegrityError, ModelkeepError, NotFound, ObjectExists, StorageError
+from modelkeep.ledger import Pointing, State
+from modelkeep.storage.protocol import ObjectInfo, ObjectStore
+
+EVERY = 8  # entries from one snapshot to the next
+FORMAT = 1  # of roots and pages; another number is passed over like anything that does not fit
+KEPT = 2  # roots: the newest, and one for whoever listed them just before
+PAGE_GRACE = 60.0  # seconds an unused page stays, for readers of a root that was just replaced
+
+
+class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A state, its versions named by page."""
+
+    format: int
+    model: str
+    seq: int
+    head: str
+    time: str
+    pointings: dict[str, Pointing] = {}
+    live: int = 0
+    stored: int = 0
+    top: str | None = None
+    release: VersionRecord | None = None
+    prerelease: VersionRecord | None = None
+    pages: tuple[Bounds, ...] = ()
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode_root = msgspec.json.Decoder(Root).decode
+_decode_page = msgspec.json.Decoder(tuple[VersionRecord, ...]).decode
+
+
+class Snapshots:
+    """The snapshots of one model. ``replay(seq)`` gives the state at ``seq`` from the entries alone."""
+
+    def __init__(self, store: ObjectStore, model: str, replay: Callable[[int], State]) -> None:
+        self._store = store
+        self._model = model
+        self._prefix = f"models/{model}/snapshots/"
+        self._replay = replay
+
+    def newest(self) -> State | None:
+        """The state of the newest root that counts, its pages yet unread; None without one.
+
+        Raises LedgerDamaged where a whole root of this model was folded up to an entry that is gone:
+        then the ledger was cut. Also where that entry's own bytes do not fit.
+        """
+        # Every root's name begins with a zero; listing by it leaves the pages out.
+        for info in sorted(self._store.list(self._prefix + "0"), key=lambda info: info.key, reverse=True):
+            root = self.root(info.key)
+            if root is not None and self._is_anchored(root):
+                return self._state(root)
+        return None
+
+    def root(self, key: str) -> Root | None:
+        """The root under a key, unless it is unreadable, of another format or another model."""
+        try:
+            root = _decode_root(unseal(self._store.get(key))[0])
+        except (NotFound, StorageError, IntegrityError, ValueError, msgspec.DecodeError, RecursionError):
+            return None
+        named = (root.format, root.model, self._root_key(root.seq))
+        return root if named == (FORMAT, self._model, key) else None
+
+    def _is_anchored(self, root: Root) -> bool:
+        try:
+            data = self._store.get(entry_key(self._model, root.seq))
+        except NotFound as error:
+            damaged(self._model, root.seq, "is missing, though a snapshot was made of it", cause=error)
+        return decode(data, self._model, root.seq)[1] == root.head
+
+    def _state(self, root: Root) -> State:
+        @cache
+        def replayed() -> tuple[VersionRecord, ...]:
+            return tuple(self._replay(root.seq).catalog)
+
+        def load(bounds: Bounds) -> tuple[VersionRecord, ...]:
+            stored = self._page(bounds.digest)
+            if stored is not None:
+                return stored
+            low, high = precedence(bounds.first), precedence(bounds.last)
+            return tuple(record for record in replayed() if low <= precedence(record.version) <= high)
+
+        return State(
+            model=root.model,
+            seq=root.seq,
+            head=root.head,
+            time=root.time,
+            pointings=root.pointings,
+            live=root.live,
+            stored=root.stored,
+            catalog=Catalog(
+                tuple(Page(bounds, load) for bounds in root.pages),
+                newest_by_kind={"release": root.release, "prerelease": root.prerelease},
+                top=root.top,
+            ),
+        )
+
+    def _page(self, digest: str) -> tuple[VersionRecord, ...] | None:
+        key = self._page_key(digest)
+        try:
+            data = self._store.get(key)
+            if _digest(data) == digest:
+                return _decode_page(data)
+        except (NotFound, StorageError, IntegrityError, msgspec.DecodeError, RecursionError):
+            return None
+        # It would be read in vain for ever: whoever writes the next root writes a page that is not there.
+        with suppress(StorageError):
+            self._store.delete(key)
+        return None
+
+    def write(self, state: State) -> State:
+        """Store a state, and clear away what is older; the same state, its pages stored.
+
+        Never raises: what was to be remembered stands in the ledger already.
+        """
+        with suppress(ModelkeepError):
+            there = {info.key: info for info in self._store.list(self._prefix)}
+            pages = tuple(self._stored(page, there) for page in state.catalog.settled().pages)
+            catalog = Catalog(pages, newest_by_kind=state.catalog.newest_by_kind, top=state.catalog.top)
+            state = msgspec.structs.replace(state, catalog=catalog)
+            root = Root(
+                format=FORMAT,
+                model=state.model,
+                seq=state.seq,
+                head=state.head,
+                time=state.time,
+                pointings=state.pointings,
+                live=state.live,
+                stored=state.stored,
+                top=catalog.top,
+                release=catalog.newest_by_kind["release"],
+                prerelease=catalog.newest_by_kind["prerelease"],
+                pages=tuple(page.bounds for page in pages),
+            )
+            self._store.create(self._root_key(root.seq), [seal(_encode(root))[0]])
+            self._clear(root, there)
+        return state
+
+    def _stored(self, page: Page, there: dict[str, ObjectInfo]) -> Page:
+        if page.bounds.digest and self._page_key(page.bounds.digest) in there:
+            return page
+        data = _encode(page.records)
+        digest = _digest(data)
+        try:
+            self._store.create(self._page_key(digest), [data])
+        except ObjectExists:
+            self._store.refresh(self._page_key(digest))
+        return Page.of(page.records, digest)
+
+    def _clear(self, newest: Root, there: dict[str, ObjectInfo]) -> None:
+        pages = {key for key in there if key.startswith(self._prefix + "pages/")}
+        roots = sorted((key for key in there if key not in pages), reverse=True)
+        older = [key for key in roots if key < self._root_key(newest.seq)]
+        for key in older[KEPT - 1 :]:
+            self._store.delete(key)
+        kept = [newest, *(self.root(key) for key in roots if key not in older[KEPT - 1 :])]
+        used = {self._page_key(bounds.digest) for root in kept if root for bounds in root.pages}
+        long_ago = self._store.now() - PAGE_GRACE
+        for key in pages - used:
+            if there[key].modified < long_ago:
+                self._store.delete(key, unless_younger_than=long_ago)
+
+    def _root_key(self, seq: int) -> str:
+        return f"{self._prefix}{seq:012d}.json"
+
+    def _page_key(self, digest: str) -> str:
+        return f"{self._prefix}pages/{digest.removeprefix('blake3:')}.json"
+
+
+def _digest(data: bytes) -> str:
+    return "blake3:" + blake3.blake3(data).hexdigest()
