@@ -180,6 +180,7 @@ def _space_end(text: str, at: int) -> int:
 _HINTS = {
     "@": "name a value of that version, such as @production.accuracy",
     "[": "name a value of that version, such as [1.0.0].accuracy",
+    ".": "a version stands in brackets, such as [1.0.0].accuracy",
     "'": "the text has no closing quote",
     '"': "the text has no closing quote",
     "=": "compare with ==",
@@ -324,8 +325,7 @@ class _Parser:
 
     def _time(self, token: _Token) -> datetime:
         try:
-            time = datetime.fromisoformat(token.text)
-            return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+            return _utc(token.text)
         except (ValueError, OverflowError):
             raise _fault(
                 self._text, token.at, "not a date or time", "write 2026-05-01 or 2026-05-01T12:00:00Z"
@@ -344,6 +344,11 @@ class _Parser:
         except InvalidRef as error:
             raise _fault(self._text, token.at, f"{text[:80]!r} does not select a version ({error.what})") from error
         return selector
+
+
+def _utc(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _unquoted(text: str) -> str:
@@ -542,15 +547,19 @@ _CALCULABLE = frozenset(
 
 def _negated(operand: Tree, value: Any) -> Any:
     if _kind(value) not in (_NUMBER, _SPAN):
-        raise Undecided("mismatch", f"{show(operand)} is {_kind(value)} and has no negative")
-    return -value
+        raise Undecided("mismatch", f"{show(operand)} is {_kind(value)}, which has no negative")
+    return _attempt(Unary("-", operand), operator.neg, value)
 
 
 def _calculate(tree: Binary, left: Any, right: Any) -> Any:
     if (_kind(left), tree.operator, _kind(right)) not in _CALCULABLE:
         raise _mismatch(tree, left, right)
+    return _attempt(tree, _ARITHMETIC[tree.operator], left, right)
+
+
+def _attempt(tree: Tree, function: Callable[..., Any], *operands: Any) -> Any:
     try:
-        return _finite(tree, _ARITHMETIC[tree.operator](left, right))
+        return _finite(tree, function(*operands))
     except ZeroDivisionError:
         raise Undecided("undefined", f"{show(tree)} divides by zero") from None
     except OverflowError:
@@ -594,8 +603,7 @@ def _mismatch(tree: Binary, left: Any, right: Any) -> Undecided:
 # --- what is known of a version
 
 OTHER_NAMES = {"params": "parameters", "time": "created"}
-_READ: dict[str, Callable[[str], Any]] = {"version": parse_version, "created": datetime.fromisoformat}
-
+_READ: dict[str, Callable[[str], Any]] = {"version": parse_version, "created": _utc}
 
 FIELDS = ("model", "version", "created", "size", "parameters", "tags", "metrics", "metadata")
 """The names that are not metrics: text, version, time, bytes, a count, a list, and two mappings."""
@@ -621,8 +629,10 @@ def find(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
         value = _descend(values.get(first, {}), tuple(rest))
     except KeyError:
         raise Undecided("missing", _missing(values, first, ".".join(rest))) from None
-    read = _READ.get(first)
-    return read(value) if read and isinstance(value, str) else value
+    try:
+        return _READ[first](value) if first in _READ and isinstance(value, str) else value
+    except (ValueError, OverflowError) as error:
+        raise Undecided("mismatch", f"{first} cannot be read: {_quoted(str(value))}") from error
 
 
 def _descend(value: Any, path: tuple[str, ...]) -> Any:

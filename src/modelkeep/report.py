@@ -87,7 +87,7 @@ class Report:
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
 
-    def __add__(self, more: Iterable[Finding]) -> Report:
+    def extended(self, more: Iterable[Finding]) -> Report:
         """The same report with more findings."""
         return replace(self, findings=(*self.findings, *more))
 
@@ -96,7 +96,7 @@ class Report:
         if self.ok:
             return
         lines = [f"  - {_one_line(f.subject) + ': ' if f.subject else ''}{_indented(f.message)}" for f in self.failures]
-        error = self.error("\n".join([f"{self.title}: {len(lines)} failed", *lines]))
+        error = self.error("\n".join([f"{_one_line(self.title)}: {len(lines)} failed", *lines]))
         error.report = self
         raise error
 
@@ -191,13 +191,13 @@ class Diff:
         lines = [self._title()]
         for section in filter(None, self.sections):
             rows = [(f"  {_SIGNS[change.kind]} {change.subject}", str(change)) for change in section]
-            lines += ["", section.name, *_aligned(rows)]
+            lines += ["", _one_line(section.name), *_aligned(rows)]
             if section.same:
                 lines.append(f"    {section.same} the same")
         return "\n".join(lines)
 
     def _title(self) -> str:
-        return f"{self.old} → {self.new}" + ("" if self else ": no difference")
+        return _one_line(f"{self.old} → {self.new}") + ("" if self else ": no difference")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values: ``old``, ``new`` and ``sections``, by name, each with ``changes`` and ``same``."""
