@@ -1,0 +1,173 @@
+"""Train a sentiment classifier and keep it: refuse, save, verify, promote, improve, compare, roll back.
+
+Run by ``make demo``; asks nothing, takes about a minute and a half on two cores. What it keeps is in
+``./models`` (or $MODELKEEP_STORE) afterwards, and a second run goes on from there with higher versions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same numbers on every processor
+
+import keras
+import numpy as np
+from keras import layers
+from keras.src.legacy.preprocessing.text import Tokenizer
+from rich.console import Console
+
+import modelkeep as mk
+from data import reviews
+
+WORDS, LENGTH = 10_000, 100
+console = Console(highlight=False)
+
+
+def baseline() -> keras.Model:
+    """The tutorial's network."""
+    return keras.Sequential(
+        [
+            layers.Input((LENGTH,), dtype="int32"),
+            layers.Embedding(WORDS, 128),
+            layers.LSTM(64),
+            layers.Dense(1, activation="sigmoid"),
+        ],
+        name="sentiment",
+    )
+
+
+def improved() -> keras.Model:
+    """Reads both ways, and learns with parts of it switched off."""
+    return keras.Sequential(
+        [
+            layers.Input((LENGTH,), dtype="int32"),
+            layers.Embedding(WORDS, 128),
+            layers.SpatialDropout1D(0.3),
+            layers.Bidirectional(layers.LSTM(32)),
+            layers.Dropout(0.3),
+            layers.Dense(1, activation="sigmoid"),
+        ],
+        name="sentiment",
+    )
+
+
+def main() -> None:
+    """The whole story, step by step."""
+    began = time.perf_counter()
+    with step("Read 10,605 snippets of film reviews, rated by people"):
+        texts, labels = reviews(Path("demo-data"))
+        train, test = slice(0, 8_605), slice(8_605, None)
+        y = np.array(labels)
+        tokenizer = Tokenizer(num_words=WORDS)
+        tokenizer.fit_on_texts(texts[train])
+        x = keras.utils.pad_sequences(tokenizer.texts_to_sequences(texts), maxlen=LENGTH)
+
+    def train_on(model: keras.Model, samples: int, epochs: int) -> dict[str, float]:
+        model.fit(x[train][:samples], y[train][:samples], epochs=epochs, batch_size=64, verbose=0)
+        return {k: round(v, 4) for k, v in model.evaluate(x[test], y[test], return_dict=True, verbose=0).items()}
+
+    keep = mk.open()
+    whole = {
+        "assets": {"tokenizer": tokenizer},
+        "pipeline": mk.Pipeline(
+            [mk.steps.tokenize("tokenizer"), mk.steps.pad(LENGTH)],
+            outputs=[mk.steps.labels(["negative", "positive"])],
+        ),
+        "golden": texts[test][:10],
+    }
+
+    keras.utils.set_random_seed(7)
+    model = baseline()
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    with step("Train on 500 snippets, which is too few"):
+        metrics = train_on(model, samples=500, epochs=1)
+        say(f"accuracy {metrics['accuracy']:.3f}")
+    with step("Keep it, if it is good enough"):
+        try:
+            keep.save(model, "sentiment", bump="minor", metrics=metrics, gates=["accuracy >= 0.75"], **whole)
+        except mk.errors.GateRefused as refusal:
+            say(refusal)
+
+    with step("Train on all of them, two epochs"):
+        metrics = train_on(model, samples=len(x), epochs=2)
+        say(f"accuracy {metrics['accuracy']:.3f}, loss {metrics['loss']:.3f}")
+    with step("Keep it: network, optimizer, tokenizer, pipeline, ten golden examples"):
+        metadata = {"dataset": "movie review snippets", "epochs": 2, "batch_size": 64, "learning_rate": 1e-3}
+        first = keep.save(
+            model, "sentiment", bump="minor", metrics=metrics, metadata=metadata, gates=["accuracy >= 0.75"], **whole
+        )
+        say(first)
+    with step("Verify it: every digest, every weight to the bit, the golden examples replayed"):
+        report = keep.verify(first.ref, live=True)
+        report.raise_for_failures()
+        say(f"{len(report.findings)} findings, none a failure")
+    with step("Promote it to production"):
+        keep.promote(first.ref, to="production", reason="the first that passes")
+
+    model = improved()
+    optimizer = keras.optimizers.Adam(1e-3, use_ema=True)
+    model.compile(optimizer, "binary_crossentropy", metrics=["accuracy"])
+    with step("Train an improved network, three epochs"):
+        metrics = train_on(model, samples=len(x), epochs=3)
+        say(f"accuracy {metrics['accuracy']:.3f}, loss {metrics['loss']:.3f}")
+    with step("Keep it as the next version, and compare"):
+        second = keep.save(
+            model, "sentiment", bump="minor", metrics=metrics, metadata=metadata | {"epochs": 3},
+            parent="sentiment@production", **whole,
+        )  # fmt: skip
+        say(second)
+        say(keep.diff(first.ref, second.ref))
+    with step("Promote it, if it is no worse than what is in production"):
+        gates = ["loss <= @production.loss", "accuracy >= @production.accuracy - 0.01"]
+        keep.promote(second.ref, to="production", gates=gates, reason="better on the test set")
+
+    with step("Classify sentences with what is in production"):
+        loaded = keep.load("sentiment@production")
+        sentences = ["This movie was great", "A dull film, far too long", "Moving, funny and beautifully played"]
+        for sentence, answer in zip(sentences, loaded.predict(sentences), strict=True):
+            say(f"{answer}  {sentence}")
+    with step("Roll back, as if it had gone wrong"):
+        say(f"production is {keep.rollback('sentiment@production', reason='a rehearsal').ref} again")
+    with step("What happened"):
+        for entry in keep.history("sentiment"):
+            say(entry)
+
+    seconds = time.perf_counter() - began
+    console.print(f"\n[bold green]Done in {seconds:.0f} s.[/] Everything is in {keep.url}. Now try:")
+    for command in (
+        "list",
+        "versions sentiment",
+        f"show {second.ref}",
+        f"diff {first.ref} {second.ref}",
+        f"verify {second.ref} --live",
+        f"promote {second.ref} production",
+        "history sentiment",
+        "export sentiment@production bundle --to sentiment.zip",
+    ):
+        console.print(f"  {Path(sys.executable).parent.name}/modelkeep {command}")
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Say what is being done, and how long it took."""
+    console.print(f"\n[bold cyan]●[/] [bold]{title}[/]")
+    began = time.perf_counter()
+    yield
+    console.print(f"  [dim]{time.perf_counter() - began:.2f} s[/]")
+
+
+def say(what: object) -> None:
+    """What a step has found out."""
+    for line in str(what).splitlines():
+        console.print(f"  {line}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
