@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -112,7 +111,12 @@ def _check_publish(state: State, action: Publish) -> None:
     if str(parse_version(action.version)) != action.version:
         raise UsageError("not a version as it is written", found=action.version)
     parse_digest(action.digest)
-    there = state.catalog.get(action.version)
+    check_free(state, action.version)
+
+
+def check_free(state: State, version: str) -> None:
+    """Raise VersionExists if the number was ever used."""
+    there = state.catalog.get(version)
     if there is None:
         return
     newest = state.catalog.newest()
@@ -197,7 +201,7 @@ def apply(state: State, entry: Entry, digest: str) -> State:
     pointings = state.pointings
     match entry.action:
         case Publish() as action:
-            record = VersionRecord(**_fields(action), seq=entry.seq, created=entry.time, actor=entry.actor)
+            record = record_of(entry, action)
             catalog, live, stored = catalog.with_record(record), live + 1, stored + record.new_bytes
         case Move() as action:
             pointing = Pointing(targets=action.targets, seq=entry.seq, beneath=action.beneath)
@@ -236,5 +240,7 @@ def _renewed(record: VersionRecord, action: Attach | Annotate | Yank | Delete) -
             return msgspec.structs.replace(record, deleted=True)
 
 
-def _fields(action: Publish) -> dict[str, Any]:
-    return {name: getattr(action, name) for name in action.__struct_fields__}
+def record_of(entry: Entry, action: Publish) -> VersionRecord:
+    """The record that an entry which publishes leaves."""
+    described = {name: getattr(action, name) for name in action.__struct_fields__}
+    return VersionRecord(**described, seq=entry.seq, created=entry.time, actor=entry.actor)

@@ -53,9 +53,9 @@ _decode_page = msgspec.json.Decoder(tuple[VersionRecord, ...]).decode
 
 
 class Snapshots:
-    """The snapshots of one model. ``replay(seq)`` gives the state at ``seq`` from the entries alone."""
+    """The snapshots of one model. ``replay(model, seq)`` gives its state at an entry from the entries alone."""
 
-    def __init__(self, store: ObjectStore, model: str, replay: Callable[[int], State]) -> None:
+    def __init__(self, store: ObjectStore, model: str, replay: Callable[[str, int], State]) -> None:
         self._store = store
         self._model = model
         self._prefix = f"models/{model}/snapshots/"
@@ -93,7 +93,7 @@ class Snapshots:
     def _state(self, root: Root) -> State:
         @cache
         def replayed() -> tuple[VersionRecord, ...]:
-            return tuple(self._replay(root.seq).catalog)
+            return tuple(self._replay(self._model, root.seq).catalog)
 
         def load(bounds: Bounds) -> tuple[VersionRecord, ...]:
             stored = self._page(bounds.digest)

@@ -1,0 +1,189 @@
+"""The ledgers of all models in a store: read, and appended to. The rules are :mod:`modelkeep.ledger`'s."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from modelkeep.entry import FORMAT, AnyAction, Entry, damaged, decode, encode, entry_key, moment, unseal
+from modelkeep.errors import Conflict, ModelNotFound, NotFound, ObjectExists
+from modelkeep.ledger import State, check, fold
+from modelkeep.snapshots import EVERY, Snapshots
+from modelkeep.storage.protocol import ObjectStore
+
+ATTEMPTS = 200  # lost races for an entry's number before giving up
+LONGEST_PAUSE = 0.25  # seconds between two attempts
+_ENTRY_FILE = re.compile(r"[0-9]{12}\.json")
+
+
+class Ledgers:
+    """Every model's ledger. Safe to use from many threads; keeps what it read, and reads on from there."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        actor: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._actor = actor
+        self._clock = clock
+        self._states: dict[str, State] = {}
+
+    def models(self) -> Iterator[str]:
+        """The name of every model, sorted within each folder."""
+        yield from self._below("")
+
+    def _below(self, prefix: str) -> Iterator[str]:
+        for part in sorted(self._store.folders(f"models/{prefix}")):
+            if part == "ledger" and prefix:
+                yield prefix[:-1]
+            elif part != "snapshots":
+                yield from self._below(f"{prefix}{part}/")
+
+    def state(self, model: str) -> State:
+        """What all entries of a model leave, up to its newest. Raises ModelNotFound, LedgerDamaged, FormatTooNew."""
+        state = self.state_or_new(model)
+        if not state.seq:
+            raise ModelNotFound(f"no model {model!r} in {self._store.url}", hint="see: modelkeep list")
+        return state
+
+    def state_or_new(self, model: str) -> State:
+        """Like :meth:`state`; for a model that is not there, the state in which its first entry is written."""
+        state = self._states.get(model)
+        if state is None or not self._is_current(state):
+            state = Snapshots(self._store, model, self._replay).newest()
+        state = self.replay(model) if state is None else self._forward(state)
+        if state.seq:
+            self._states[model] = state
+        return state
+
+    def _is_current(self, state: State) -> bool:
+        # A store may be deleted and made anew while this process remembers the old one.
+        try:
+            return unseal(self._store.get(entry_key(state.model, state.seq)))[1] == state.head
+        except (NotFound, ValueError):
+            return False
+
+    def _forward(self, state: State, *, last: int | None = None, until: str | None = None) -> State:
+        while state.seq != last:
+            try:
+                data = self._store.get(entry_key(state.model, state.seq + 1))
+            except NotFound:
+                break
+            following = fold(state, data)
+            if until is not None and following.time > until:
+                break
+            state = following
+        return state
+
+    def replay(self, model: str) -> State:
+        """The state by the entries alone, whatever the snapshots say; seq 0 for a model that is not there.
+
+        Raises LedgerDamaged also where an entry is missing before one that is there.
+        """
+        newest = self._newest_listed(model)
+        state = self._forward(State(model=model))
+        if newest > entry_key(model, state.seq):
+            damaged(model, state.seq + 1, "is missing, though later ones are there")
+        return state
+
+    def _replay(self, model: str, last: int) -> State:
+        state = self._forward(State(model=model), last=last)
+        if state.seq != last:
+            damaged(model, state.seq + 1, "is missing, though a snapshot was made later")
+        return state
+
+    def _newest_listed(self, model: str) -> str:
+        keys = (info.key for info in self._store.list(f"models/{model}/ledger/"))
+        return max((key for key in keys if _ENTRY_FILE.fullmatch(key.rpartition("/")[2])), default="")
+
+    def state_at(self, model: str, at: str) -> State:
+        """The state at a moment (see :func:`modelkeep.entry.moment`), by reading the ledger up to there.
+
+        Raises ModelNotFound where the model had no entry yet.
+        """
+        state = self._forward(State(model=model), until=at)
+        if not state.seq:
+            self.state(model)
+            raise ModelNotFound(f"{model} had no entry at {at}", hint=f"see: modelkeep history {model}")
+        return state
+
+    def entry(self, model: str, seq: int) -> Entry:
+        """One entry. Raises LedgerDamaged where it is missing or does not fit."""
+        try:
+            return decode(self._store.get(entry_key(model, seq)), model, seq)[0]
+        except NotFound as error:
+            damaged(model, seq, "is missing", cause=error)
+
+    def entries(self, model: str) -> Iterator[Entry]:
+        """Every entry, oldest first, each checked against all before it. Raises like :meth:`state`."""
+        last = self.state(model).seq
+        state = State(model=model)
+        while state.seq < last:
+            entry = self.entry(model, state.seq + 1)
+            state = self._forward(state, last=entry.seq)
+            yield entry
+
+    def append(self, model: str, decide: Callable[[State], AnyAction], *, reason: str | None = None) -> Entry:
+        """Write the next entry: what ``decide`` makes of the state it follows.
+
+        Whoever finds the number taken reads on and decides again, so ``decide`` may be called many times;
+        it raises to do nothing at all. Raises what :func:`modelkeep.ledger.check` raises, and Conflict
+        when others were first every time.
+        """
+        for attempt in range(ATTEMPTS):
+            state = self.state_or_new(model)
+            action = decide(state)
+            check(state, action)
+            entry = self._entry_after(state, action, reason)
+            data = encode(entry)
+            following = fold(state, data)
+            try:
+                self._store.create(entry_key(model, entry.seq), [data])
+            except ObjectExists:
+                time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.001 * 2**attempt)))
+                continue
+            if entry.seq % EVERY == 0:
+                following = Snapshots(self._store, model, self._replay).write(following)
+            self._states[model] = following
+            return entry
+        raise Conflict(f"other writers to {model!r} were first {ATTEMPTS} times in a row", hint="try again")
+
+    def _entry_after(self, state: State, action: AnyAction, reason: str | None) -> Entry:
+        return Entry(
+            format=FORMAT,
+            model=state.model,
+            seq=state.seq + 1,
+            previous=state.head,
+            time=max(self.now(), state.time),
+            actor=self.actor,
+            action=action,
+            reason=reason or None,
+        )
+
+    def now(self) -> str:
+        """This machine's clock, as the ledger writes time."""
+        return moment(self._clock())
+
+    @property
+    def actor(self) -> str:
+        """Who is named in entries: what was given, else ``user@host``."""
+        if self._actor is None:
+            self._actor = _whoever_runs_this()
+        return self._actor
+
+
+def _whoever_runs_this() -> str:
+    import getpass  # only writers need these, and reading must start fast
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no such user, no terminal, no pwd module
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
