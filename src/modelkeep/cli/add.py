@@ -1,0 +1,124 @@
+"""``modelkeep add``: a file becomes a version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelkeep.cli import completing, shapes
+from modelkeep.cli.answer import Answer, Lines
+from modelkeep.cli.command import (
+    command,
+    custom_objects_option,
+    gates_option,
+    named_file,
+    pair,
+    reason_option,
+    trust_option,
+)
+
+if TYPE_CHECKING:
+    from modelkeep.keep import Bump, Keep
+    from modelkeep.pipeline import Pipeline
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@command(
+    "add",
+    example="modelkeep add sentiment.keras sentiment --bump minor --metric accuracy=0.92 --gate 'accuracy >= 0.85'",
+    shape="Version",
+)
+@click.argument("path", type=_FILE)
+@click.argument("model", required=False, shell_complete=completing.models)
+@click.option("--version", metavar="VERSION", help="The version's number, such as 1.2.0.")
+@click.option(
+    "--bump",
+    type=click.Choice(["major", "minor", "patch", "prerelease"]),
+    help="Which number to raise over the highest there is.",
+)
+@click.option("--metric", "metrics", type=pair, multiple=True, metavar="NAME=NUMBER", help="May be given again.")
+@click.option(
+    "--meta", "metadata", type=pair, multiple=True, metavar="NAME=VALUE", help="JSON or text. May be given again."
+)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="May be given again.")
+@click.option("--note", metavar="TEXT", help="A word about this version.")
+@click.option(
+    "--asset",
+    "assets",
+    type=named_file,
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A tokenizer, vocabulary, … May be given again.",
+)
+@click.option("--pipeline", type=_FILE, help="JSON file that declares the steps around the network.")
+@click.option("--golden", type=_FILE, help="Example inputs: .npy, .npz (by input name), or .json (raw input).")
+@gates_option
+@click.option("--parent", metavar="REF", help="The version this one came from.", shell_complete=completing.refs)
+@custom_objects_option
+@trust_option
+@reason_option
+def run(
+    keep: Keep,
+    path: Path,
+    model: str | None,
+    *,
+    version: str | None,
+    bump: Bump | None,
+    metrics: Sequence[tuple[str, Any]],
+    metadata: Sequence[tuple[str, Any]],
+    tags: Sequence[str],
+    note: str | None,
+    assets: Sequence[tuple[str, Path]],
+    pipeline: Path | None,
+    golden: Path | None,
+    gates: Sequence[str],
+    parent: str | None,
+    custom_objects: dict[str, Any] | None,
+    trust: Sequence[str],
+    reason: str | None,
+) -> Answer:
+    """Turn a file into a version.
+
+    PATH is a .keras file, or a bundle (.zip) that `modelkeep export` wrote. A bundle
+    keeps its own model and version unless others are given.
+    """
+    added = keep.add(
+        path,
+        model,
+        version=version,
+        bump=bump,
+        metrics=dict(metrics),
+        metadata=dict(metadata),
+        tags=tags,
+        note=note,
+        assets=dict(assets),
+        pipeline=pipeline and _pipeline(pipeline),
+        golden=golden and _examples(golden),
+        gates=gates,
+        parent=parent,
+        custom_objects=custom_objects,
+        trust=trust,
+        reason=reason,
+    )
+    return Answer(shapes.Version.of(added), [Lines(str(added))])
+
+
+def _pipeline(path: Path) -> Pipeline:
+    from modelkeep.pipeline import Pipeline
+
+    return Pipeline.from_json(path.read_bytes())
+
+
+def _examples(path: Path) -> Any:
+    """Arrays for the network's inputs, or what the pipeline takes."""
+    if path.suffix == ".json":
+        return json.loads(path.read_bytes())
+    import numpy
+
+    loaded = numpy.load(path, allow_pickle=False)
+    return dict(loaded) if path.suffix == ".npz" else loaded

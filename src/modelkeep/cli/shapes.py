@@ -1,0 +1,196 @@
+"""The JSON that ``--json`` prints, field by field. In time fields are added; none is renamed or taken away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from modelkeep.registry import ModelSummary
+    from modelkeep.entry import Entry as LedgerEntry
+    from modelkeep.version import Version as KeptVersion
+
+
+class Shape(msgspec.Struct, kw_only=True):
+    """Base of what is printed."""
+
+
+def says(text: str) -> msgspec.Meta:
+    """What a field means, for the reference."""
+    return msgspec.Meta(description=text)
+
+
+class Model(Shape):
+    """A model: a named line of versions."""
+
+    name: str
+    newest: Annotated[str | None, says("the version that the bare name selects")]
+    versions: Annotated[int, says("how many there are")]
+    aliases: Annotated[dict[str, dict[str, float]], says("alias → version → per cent of the traffic")]
+    stored: Annotated[int, says("bytes that its versions added to the store")]
+    updated: Annotated[str, says("RFC 3339, UTC")]
+    damage: Annotated[str | None, says("where its ledger is damaged, how; nothing else is known then")]
+
+    @classmethod
+    def of(cls, model: ModelSummary) -> Model:
+        """From what Keep tells of a model."""
+        return cls(
+            name=model.name,
+            newest=model.newest and model.newest.version,
+            versions=model.versions,
+            aliases={alias: dict(weights) for alias, weights in (model.aliases or {}).items()},
+            stored=model.stored,
+            updated=model.updated,
+            damage=model.damage and str(model.damage),
+        )
+
+
+class Version(Shape):
+    """A version."""
+
+    ref: Annotated[str, says("`model:version`")]
+    model: str
+    version: str
+    digest: Annotated[str, says("of the manifest: the version's identity")]
+    size: Annotated[int, says("bytes of everything it is made of")]
+    new_bytes: Annotated[int, says("bytes that its save added to the store")]
+    parameters: int
+    metrics: dict[str, Any]
+    metadata: dict[str, Any]
+    tags: list[str]
+    created: Annotated[str, says("RFC 3339, UTC")]
+    yanked: bool
+    weights: Annotated[
+        dict[str, float] | None, says("where an alias that is split selected it: version → per cent, else null")
+    ]
+
+    @classmethod
+    def of(cls, version: KeptVersion) -> Version:
+        """From what Keep hands out."""
+        return cls(
+            ref=version.ref,
+            model=version.model,
+            version=str(version.version),
+            digest=version.digest,
+            size=version.size,
+            new_bytes=version.new_bytes,
+            parameters=version.parameters,
+            metrics=version.metrics,
+            metadata=version.metadata,
+            tags=list(version.tags),
+            created=version.created,
+            yanked=version.yanked,
+            weights=version.weights,
+        )
+
+
+class Whole(Shape):
+    """A version with everything it says of itself."""
+
+    version: Version
+    manifest: Annotated[dict[str, Any], says("as `--manifest` prints it")]
+
+
+class Entry(Shape):
+    """One thing that happened to a model."""
+
+    number: Annotated[int, says("its place in the ledger, from 1")]
+    time: Annotated[str, says("RFC 3339, UTC")]
+    actor: str
+    reason: str | None
+    action: Annotated[dict[str, Any], says("`do` is publish, refuse, move, attach, annotate, yank or delete")]
+
+    @classmethod
+    def of(cls, entry: LedgerEntry) -> Entry:
+        """From the ledger."""
+        action: dict[str, Any] = msgspec.to_builtins(entry.action)
+        return cls(number=entry.seq, time=entry.time, actor=entry.actor, reason=entry.reason, action=action)
+
+
+class Finding(Shape):
+    """The answer to one question."""
+
+    check: Annotated[str, says("what was asked, such as `tensor-digest`")]
+    severity: Annotated[str, says("`ok`, `note`, `warning` or `failure`")]
+    message: str
+    subject: Annotated[str, says("what it is about: a tensor, a blob, an entry")]
+    details: dict[str, Any]
+
+
+class Report(Shape):
+    """All answers about one subject."""
+
+    title: str
+    ok: Annotated[bool, says("no finding is a failure; else the exit code tells, too")]
+    findings: list[Finding]
+
+
+class Change(Shape):
+    """One difference."""
+
+    kind: Annotated[str, says("`added`, `removed` or `changed`")]
+    subject: str
+    old: Any
+    new: Any
+    remark: str
+
+
+class Section(Shape):
+    """The differences of one kind of thing."""
+
+    changes: list[Change]
+    same: Annotated[int, says("how many are the same")]
+
+
+class Diff(Shape):
+    """What differs between two versions."""
+
+    old: str
+    new: str
+    different: bool
+    sections: Annotated[dict[str, Section], says("architecture, weights, metrics, …")]
+
+
+class Alias(Shape):
+    """Where an alias points."""
+
+    alias: Annotated[str, says("`model@alias`")]
+    versions: Annotated[dict[str, float], says("version → per cent of the traffic; empty when the alias is gone")]
+
+
+class Exported(Shape):
+    """A file made from a version."""
+
+    ref: Annotated[str, says("`model:version`")]
+    form: str
+    path: str
+    size: Annotated[int, says("bytes")]
+
+
+class Swept(Shape):
+    """What a gc removed, or with `--dry-run` would remove."""
+
+    dry_run: bool
+    blobs: int
+    size: Annotated[int, says("bytes")]
+
+
+class Standing(Shape):
+    """How a version stands."""
+
+    ref: Annotated[str, says("`model:version`")]
+    state: Annotated[str, says("`yanked`, `listed` or `deleted`")]
+
+
+class Error(Shape):
+    """On stderr, as `{"error": {…}}` in one line, where a command fails."""
+
+    code: Annotated[str, says("stable, kebab-case, such as `version-not-found`")]
+    exit_code: int
+    message: Annotated[str, says("the whole text")]
+    what: str | None = None
+    found: str | None = None
+    expected: str | None = None
+    hint: Annotated[str | None, says("the next step")] = None
+    report: Annotated[Report | None, says("what was found, where gates or checks refused")] = None

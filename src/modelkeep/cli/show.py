@@ -1,0 +1,133 @@
+"""``modelkeep show``: one version whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from modelkeep.cli import shapes
+from modelkeep.cli.answer import Answer, Block, Lines, Raw, Table
+from modelkeep.cli.command import command, ref_argument
+from modelkeep.cli.wording import moment, pointing, short
+from modelkeep.sizes import human_bytes
+
+if TYPE_CHECKING:
+    from modelkeep.keep import Keep
+    from modelkeep.manifest import Manifest, Tensor, TensorSpec
+    from modelkeep.version import Version
+
+
+@command("show", example="modelkeep show sentiment@production --at 2026-05-01", shape="Whole")
+@ref_argument
+@click.option("--at", metavar="TIME", help="As it was then: a date, or a date and time, such as 2026-05-01T12:00.")
+@click.option("--manifest", "raw", is_flag=True, help="Print the manifest's own bytes, which its digest is of.")
+def run(keep: Keep, ref: str, at: str | None, raw: bool) -> Answer:
+    """One version whole.
+
+    Its metrics, metadata, gates, inputs and outputs, assets, custom objects, environment and tensors.
+    """
+    version = keep.resolve(ref, at=at)
+    manifest = version.manifest
+    if raw:
+        from modelkeep.manifest import encode
+
+        return Answer(msgspec.Raw(encode(manifest)), [Raw(encode(manifest))])
+    value = shapes.Whole(version=shapes.Version.of(version), manifest=msgspec.to_builtins(manifest))
+    return Answer(value, list(_blocks(version, manifest)))
+
+
+def _blocks(version: Version, manifest: Manifest) -> Iterator[Block]:
+    """Everything there is to see, without what is empty."""
+    yield _facts(version, manifest)
+    sections: dict[str, Sequence[Sequence[str]]] = {
+        "METRICS": _values(manifest.metrics),
+        "METADATA": _values(manifest.metadata),
+        "GATES": [(gate.gate, "held" if gate.passed else "missed", _pairs(gate.values)) for gate in manifest.gates],
+        "INPUTS": _specs(manifest.signature.inputs if manifest.signature else ()),
+        "OUTPUTS": _specs(manifest.signature.outputs if manifest.signature else ()),
+        "ASSETS": [(asset.name, asset.kind, _pairs(asset.info)) for asset in manifest.assets],
+        "CUSTOM OBJECTS": [
+            (custom.name, custom.kind, f"{custom.module}.{custom.qualname}") for custom in manifest.custom_objects
+        ],
+        "ENVIRONMENT": _environment(manifest),
+        "WEIGHTS": [
+            (tensor.variable or tensor.name, tensor.dtype, _shape(tensor.shape), human_bytes(tensor.nbytes))
+            for tensor in manifest.tensors
+            if tensor.name.startswith("weights/")
+        ],
+        "OTHER TENSORS": _others(manifest.tensors),
+        "NOTICES": [(notice,) for notice in manifest.notices],
+    }
+    for title, rows in sections.items():
+        if rows:
+            yield Table((title, *[""] * (len(rows[0]) - 1)), rows)
+    if version.weights:
+        yield Lines(f"the traffic of this alias: {pointing(version.weights)}")
+
+
+def _facts(version: Version, manifest: Manifest) -> Table:
+    lineage = manifest.lineage
+    commit = lineage.git_commit and lineage.git_commit + (" (with changes)" if lineage.git_dirty else "")
+    golden = manifest.golden and f"{manifest.golden.count} examples" + (" (made up)" if manifest.golden.probe else "")
+    facts = {
+        "DIGEST": version.digest,
+        "CREATED (UTC)": moment(version.created),
+        "KIND": manifest.kind,
+        "SIZE": f"{human_bytes(version.size)} ({human_bytes(version.new_bytes)} new)",
+        "PARAMETERS": f"{manifest.parameters:,} ({manifest.trainable_parameters:,} trainable)",
+        "TAGS": " ".join(version.tags),
+        "YANKED": "yes" if version.yanked else "",
+        "NOTE": manifest.note,
+        "PARENT": lineage.parent,
+        "SOURCE": lineage.source,
+        "DATA": lineage.data_digest,
+        "GIT COMMIT": commit,
+        "GOLDEN": golden,
+        "PIPELINE": manifest.pipeline,
+        "WRITTEN BY": manifest.writer,
+    }
+    return Table(("REF", version.ref), [(name, text) for name, text in facts.items() if text])
+
+
+def _values(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, short(value)) for name, value in values.items()]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {short(value)}" for name, value in values.items())
+
+
+def _specs(specs: Iterable[TensorSpec]) -> list[tuple[str, str, str]]:
+    return [(spec.name, spec.dtype, "any" if spec.shape is None else _shape(spec.shape)) for spec in specs]
+
+
+def _shape(shape: Iterable[int | None]) -> str:
+    return f"({', '.join('any' if length is None else str(length) for length in shape)})"
+
+
+def _environment(manifest: Manifest) -> list[tuple[str, str]]:
+    environment = manifest.environment
+    if environment is None:
+        return []
+    facts = {
+        "python": environment.python,
+        "backend": environment.backend,
+        **environment.packages,
+        "platform": environment.platform,
+        "cpu": environment.cpu,
+        "accelerators": ", ".join(environment.accelerators),
+    }
+    return [(name, text) for name, text in facts.items() if text]
+
+
+def _others(tensors: Iterable[Tensor]) -> list[tuple[str, str, str]]:
+    """How many tensors each other kind has, and their bytes: an optimizer alone can have thousands."""
+    kinds: dict[str, list[int]] = {}
+    for tensor in tensors:
+        kind = tensor.name.partition("/")[0]
+        if kind != "weights":
+            kinds.setdefault(kind, []).append(tensor.nbytes)
+    return [(kind, str(len(sizes)), human_bytes(sum(sizes))) for kind, sizes in kinds.items()]
