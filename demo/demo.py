@@ -26,6 +26,8 @@ from rich.console import Console
 import modelkeep as mk
 from data import reviews
 
+DATA = Path(__file__).parent.parent / "demo-data"
+STORE = os.environ.get("MODELKEEP_STORE", "models")
 WORDS, LENGTH = 10_000, 100
 console = Console(highlight=False)
 
@@ -62,7 +64,7 @@ def main() -> None:
     """The whole story, step by step."""
     began = time.perf_counter()
     with step("Read 10,605 snippets of film reviews, rated by people"):
-        texts, labels = reviews(Path("demo-data"))
+        texts, labels = reviews(DATA)
         train, test = slice(0, 8_605), slice(8_605, None)
         y = np.array(labels)
         tokenizer = Tokenizer(num_words=WORDS)
@@ -73,7 +75,7 @@ def main() -> None:
         model.fit(x[train][:samples], y[train][:samples], epochs=epochs, batch_size=64, verbose=0)
         return {k: round(v, 4) for k, v in model.evaluate(x[test], y[test], return_dict=True, verbose=0).items()}
 
-    keep = mk.open()
+    keep = mk.open(STORE, actor="demo")
     whole = {
         "assets": {"tokenizer": tokenizer},
         "pipeline": mk.Pipeline(
@@ -140,7 +142,7 @@ def main() -> None:
             say(entry)
 
     seconds = time.perf_counter() - began
-    console.print(f"\n[bold green]Done in {seconds:.0f} s.[/] Everything is in {keep.url}. Now try:")
+    console.print(f"\n[bold green]Done in {seconds:.0f} s.[/] Everything is in {STORE}. Now try:")
     for command in (
         "list",
         "versions sentiment",
