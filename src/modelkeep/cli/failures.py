@@ -50,7 +50,9 @@ def report(error: BaseException, *, in_json: bool) -> int:
     match error:
         case ModelkeepError():
             return _say(str(error), error.code, error.exit_code, in_json=in_json, **_parts(error))
-        case click.Abort() | KeyboardInterrupt() | EOFError():
+        case click.exceptions.Exit():
+            return error.exit_code
+        case KeyboardInterrupt():
             return _say("interrupted", "interrupted", INTERRUPTED, in_json=in_json)
         case click.ClickException():
             return _say(_usage(error), "usage", error.exit_code, in_json=in_json)

@@ -20,6 +20,7 @@ SECTIONS = {
     "Mark and remove": ("annotate", "yank", "delete"),
     "Look after": ("gc", "fsck", "completion"),
 }
+_COMPLETING = "_MODELKEEP_COMPLETE"  # set by the script of `modelkeep completion`
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
 
@@ -64,16 +65,21 @@ def modelkeep() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; nothing but SystemExit from completion gets past."""
+    """Run one command line and return its exit code, whatever happens."""
     arguments = list(sys.argv[1:] if args is None else args)
     in_json = failures.wants_json(arguments)
     _calm_surroundings(in_json=in_json)
     try:
-        code = modelkeep.main(args=arguments, prog_name="modelkeep", standalone_mode=False)
+        if _COMPLETING in os.environ:
+            import_module("modelkeep.cli.completion")
+            modelkeep.main(prog_name="modelkeep")
+        # Not click's own main(): it would turn a closed pipe into exit code 1.
+        with modelkeep.make_context("modelkeep", arguments) as context:
+            code: int | None = modelkeep.invoke(context)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets words and an exit code
         return failures.report(error, in_json=in_json)
-    return code if isinstance(code, int) else 0
+    return code or 0
 
 
 def _calm_surroundings(*, in_json: bool) -> None:
@@ -84,5 +90,3 @@ def _calm_surroundings(*, in_json: bool) -> None:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    if "_MODELKEEP_COMPLETE" in os.environ:
-        import_module("modelkeep.cli.completion")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from modelkeep.registry import ModelSummary
     from modelkeep.entry import Entry as LedgerEntry
+    from modelkeep.registry import ModelSummary
     from modelkeep.version import Version as KeptVersion
 
 
@@ -37,12 +37,12 @@ class Model(Shape):
         """From what Keep tells of a model."""
         return cls(
             name=model.name,
-            newest=model.newest and model.newest.version,
+            newest=model.newest.version if model.newest else None,
             versions=model.versions,
             aliases={alias: dict(weights) for alias, weights in (model.aliases or {}).items()},
             stored=model.stored,
             updated=model.updated,
-            damage=model.damage and str(model.damage),
+            damage=str(model.damage) if model.damage else None,
         )
 
 

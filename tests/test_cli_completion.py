@@ -1,0 +1,102 @@
+"""What the shell offers, as a shell asks for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelkeep.cli.main import main
+from stores import Shelf
+
+SCRIPTS = str(Path(sys.executable).parent)
+
+
+def bash(line: str, store: Path | None = None, *, breaks: str = " \t\n\"'><=;|&(:@") -> list[str]:
+    """What bash would offer at the end of ``line``: the words as they would stand on the line."""
+    script = f"""
+        eval "$(modelkeep completion bash)"
+        compopt() {{ :; }}
+        COMP_WORDBREAKS={_quoted(breaks)}
+        COMP_LINE={_quoted(line)} COMP_POINT={len(line)}
+        _modelkeep_completion modelkeep
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    environment = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}"}
+    if store:
+        environment["MODELKEEP_STORE"] = str(store)
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def _quoted(text: str) -> str:
+    return "$'" + "".join(f"\\x{ord(c):02x}" for c in text) + "'"
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    shelf = Shelf(tmp_path_factory.mktemp("store"))
+    shelf.publish("sentiment", "1.0.0")
+    shelf.publish("sentiment", "1.1.0")
+    shelf.publish("team/ranker", "2.0.0")
+    shelf.registry.promote("sentiment:1.0.0", "production")
+    return shelf
+
+
+def test_commands_and_options_complete() -> None:
+    assert bash("modelkeep ver") == ["versions", "verify"]
+    assert bash("modelkeep gc --dr") == ["--dry-run"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("modelkeep show sen", ["sentiment"]),
+        ("modelkeep show ", ["sentiment", "team/ranker"]),
+        ("modelkeep show sentiment:", ["1.1.0", "1.0.0"]),
+        ("modelkeep show sentiment:1.0", ["1.0.0"]),
+        ("modelkeep show sentiment@", ["production"]),
+        ("modelkeep rollback sentiment@p", ["production"]),
+        ("modelkeep promote sentiment:1.1.0 s", ["staging"]),
+        ("modelkeep split sentiment@production 1.1", ["1.1.0="]),
+        ("modelkeep versions team/", ["team/ranker"]),
+        ("modelkeep diff sentiment:1.0.0 sentiment:1.1", ["1.1.0"]),
+    ],
+)
+def test_refs_complete_though_bash_breaks_words_within_them(line: str, offered: list[str], shelf: Shelf) -> None:
+    assert bash(line, shelf.folder) == offered
+
+
+def test_a_shell_that_breaks_no_refs_gets_them_whole(shelf: Shelf) -> None:
+    assert bash("modelkeep show sentiment:1.0", shelf.folder, breaks=" \t\n") == ["sentiment:1.0.0"]
+
+
+def test_the_store_named_on_the_line_is_asked(shelf: Shelf) -> None:
+    assert bash(f"modelkeep show --store {shelf.folder} tea") == ["team/ranker"]
+
+
+def test_completing_in_a_store_that_is_not_there_is_silent(tmp_path: Path) -> None:
+    assert bash("modelkeep show sen", tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_its_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert "_MODELKEEP_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_other_shells_ask_in_clicks_way(shell: str, shelf: Shelf) -> None:
+    environment = {
+        **os.environ,
+        "MODELKEEP_STORE": str(shelf.folder),
+        "_MODELKEEP_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": "modelkeep show sentiment:1.0" if shell == "zsh" else "modelkeep show sentiment:1.0",
+        "COMP_CWORD": "2" if shell == "zsh" else "sentiment:1.0",
+    }
+    done = subprocess.run([sys.executable, "-m", "modelkeep"], env=environment, capture_output=True, text=True)
+    assert "sentiment:1.0.0" in done.stdout
