@@ -174,16 +174,22 @@ def test_graphs_of_keras_operations_are_keras_own():
     assert saved.rebuilt()
 
 
-def test_an_operation_as_a_function_is_rebuilt_though_keras_alone_cannot():
-    saved = Saved(sequential(keras.layers.Lambda(keras.ops.abs)))
-    assert [record.module for record in saved.found.records] == ["keras.ops"]
-    assert saved.rebuilt().layers[0].function is keras.ops.abs
+@pytest.mark.parametrize("function", [keras.ops.abs, keras.applications.resnet50.preprocess_input])
+def test_keras_pure_functions_are_rebuilt_though_keras_alone_cannot(function):
+    saved = Saved(sequential(keras.layers.Lambda(function)))
+    assert saved.found.records[0].module.startswith(("keras.ops", "keras.applications."))
+    assert saved.rebuilt().layers[0].function is function
+
+
+def test_a_loss_that_keras_would_take_for_another_is_a_failure():
+    (failure,) = failures(Saved(sequential(keras.layers.Dense(1), loss=keras.ops.binary_crossentropy)).found)
+    assert failure.subject == "compile/loss"
 
 
 def test_a_function_with_the_name_of_keras_own_is_a_failure():
     (failure,) = failures(Saved(sequential(keras.layers.Dense(2, activation=relu, name="head"))).found)
     assert failure.subject == "head"
-    assert "relu has the name of one of Keras' own" in failure.message
+    assert "relu has the name of another of Keras' own" in failure.message
 
 
 def test_two_classes_of_one_name_are_a_failure():

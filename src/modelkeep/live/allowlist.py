@@ -38,6 +38,9 @@ KINDS: dict[str, tuple[type, ...]] = {
     "distillation": tuple(filter(None, [getattr(getattr(keras, "distillation", None), "DistillationLoss", None)])),
 }
 
+# What else Keras itself agrees to build from its inner modules.
+_SAVEABLE = tuple(base for base in keras.Layer.__mro__ if base.__name__ == "KerasSaveable")
+
 # They run or unpickle something from outside the config, so the caller must give them by hand.
 _FOREIGN_LAYERS = frozenset({"TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
 
@@ -59,7 +62,7 @@ def own_class(module: str | None, name: str) -> type | None:
     found = _public(module, name)
     if not isinstance(found, type) or not _is_keras(found) or name in _FOREIGN_LAYERS:
         return None
-    return found if kind_of(found) != "object" else None
+    return found if kind_of(found) != "object" or issubclass(found, _SAVEABLE) else None
 
 
 def own_function(module: str | None, name: str) -> Callable[..., Any] | None:
@@ -71,10 +74,18 @@ def own_function(module: str | None, name: str) -> Callable[..., Any] | None:
     return next((function for function in found if isinstance(function, FunctionType) and _is_keras(function)), None)
 
 
-def public_operation(function: object) -> str | None:
-    """The public module of one of Keras' functions that a config cannot name: ``keras.ops``."""
+def public_module(function: object) -> str | None:
+    """The public module of one of Keras' own functions that is pure, but that Keras cannot find by its name alone."""
     name = getattr(function, "__name__", "")
-    return next((place for place in ("keras.ops",) if _is_keras(function) and _public(place, name) is function), None)
+    places = ["keras.ops", *(place for place in sys.modules if place.startswith("keras.applications."))]
+    return next((place for place in places if pure_function(place, name) is function), None)
+
+
+def pure_function(module: str, name: str) -> Callable[..., Any] | None:
+    """The function of ``keras.ops``, or an application's ``preprocess_input``, that a record names."""
+    is_pure = module == "keras.ops" or (module.startswith("keras.applications.") and name == "preprocess_input")
+    found = _public(module, name)
+    return found if is_pure and isinstance(found, FunctionType) and _is_keras(found) else None
 
 
 def check_config(config: Any, objects: Mapping[str, object]) -> None:

@@ -21,7 +21,7 @@ import keras
 from msgspec.structs import replace
 
 from modelkeep.errors import CannotLoad, MissingCustomObjects, UsageError
-from modelkeep.live.allowlist import KINDS, kind_of, own_class, own_function, public_operation
+from modelkeep.live.allowlist import KINDS, kind_of, own_class, own_function, public_module, pure_function
 from modelkeep.live.configs import FUNCTION, LAMBDA, VALUES, Place, attributes, compile_arguments, layers_of, walk
 from modelkeep.live.lambdas import PREFIX as LAMBDA_PREFIX
 from modelkeep.live.sources import Source, is_user_code, source_of
@@ -175,7 +175,7 @@ class _Search:
 
 _REGISTER = "register it: @keras.saving.register_keras_serializable(package='…')"
 _TAKEN_FOR_KERAS = (
-    "your function {0} has the name of one of Keras' own, which would be loaded instead; rename it, or " + _REGISTER
+    "the function {0} has the name of another of Keras' own, which would be loaded instead; rename it, or " + _REGISTER
 )
 _SAME_NAME = (
     "two custom objects are both called {0} ({1} and {2}), and one would be loaded for both; rename one, or "
@@ -191,7 +191,7 @@ _PICKLED = (
 
 
 def _describe(thing: Any, kind: str, key: str | None) -> CustomObject:
-    public = public_operation(thing)
+    public = public_module(thing)
     name = getattr(thing, "__name__", type(thing).__name__)
     return CustomObject(
         name=key if kind == "lambda" and key else name,
@@ -343,8 +343,7 @@ def _is_called(thing: Any, record: CustomObject) -> bool:
 
 
 def _registered(record: CustomObject) -> Any:
-    own = own_function(record.module, record.qualname) if record.module == "keras.ops" else None
-    return own or keras.saving.get_registered_object(_key(record))
+    return pure_function(record.module, record.qualname) or keras.saving.get_registered_object(_key(record))
 
 
 def _agreed(record: CustomObject, given: Any, registered: Any) -> Any:
