@@ -79,6 +79,8 @@ bench: $(INSTALLED)
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: $(INSTALLED)
+	$(BIN)/python -m modelkeep.cli.reference > $(VENV)/cli.md
+	mv $(VENV)/cli.md docs/cli.md
 	KERAS_BACKEND=tensorflow $(BIN)/python demo/picture.py docs/images/demo.svg
 
 clean:

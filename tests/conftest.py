@@ -14,8 +14,9 @@ import hypothesis
 import pytest
 
 # A busy machine is no failure, and a red run in CI has to be red again at home.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+patient = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("local", patient)
+hypothesis.settings.register_profile("ci", patient, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
