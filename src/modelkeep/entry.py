@@ -13,12 +13,12 @@ import re
 from datetime import UTC, date, datetime, time
 from typing import Literal, NoReturn
 
-import blake3
 import msgspec
 
 from modelkeep.catalog import Attachment, Described
 from modelkeep.errors import FormatTooNew, LedgerDamaged, UsageError
 from modelkeep.manifest import GateResult, Manifest, canonical_json
+from modelkeep.storage.hashing import digest_of
 
 FORMAT = 1
 READABLE = frozenset({1})
@@ -147,14 +147,14 @@ def entry_key(model: str, seq: int) -> str:
 
 def seal(body: bytes) -> tuple[bytes, str]:
     """The envelope around a body, and the body's digest, which the envelope begins with."""
-    digest = "blake3:" + blake3.blake3(body).hexdigest()
+    digest = digest_of(body)
     return b"".join((_HEAD, digest.encode(), _MIDDLE, body, _TAIL)), digest
 
 
 def unseal(data: bytes) -> tuple[bytes, str]:
     """The body in an envelope, and its digest. Raises ValueError unless every byte fits."""
     body = data[_BODY:-1]
-    digest = "blake3:" + blake3.blake3(body).hexdigest()
+    digest = digest_of(body)
     if data[:_BODY] != b"".join((_HEAD, digest.encode(), _MIDDLE)) or data[-1:] != _TAIL:
         raise ValueError("its bytes are not what its digest says")
     return body, digest

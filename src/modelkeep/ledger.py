@@ -210,7 +210,7 @@ def apply(state: State, entry: Entry, digest: str) -> State:
             pass
         case Attach() | Annotate() | Yank() | Delete() as action:
             record = state.live_record(action.version)
-            catalog = catalog.with_record(_renewed(record, action))
+            catalog = catalog.with_record(renewed(record, action))
             if isinstance(action, Delete):
                 live, stored = live - 1, stored - record.new_bytes
     return State(
@@ -225,7 +225,8 @@ def apply(state: State, entry: Entry, digest: str) -> State:
     )
 
 
-def _renewed(record: VersionRecord, action: Attach | Annotate | Yank | Delete) -> VersionRecord:
+def renewed(record: VersionRecord, action: Attach | Annotate | Yank | Delete) -> VersionRecord:
+    """The record that an entry about an existing version leaves of it."""
     match action:
         case Attach():
             others = tuple(a for a in record.attachments if a.kind != action.attachment.kind)

@@ -16,6 +16,7 @@ from modelkeep.storage.protocol import ObjectStore
 
 ATTEMPTS = 200  # lost races for an entry's number before giving up
 LONGEST_PAUSE = 0.25  # seconds between two attempts
+_OWN_FOLDERS = frozenset({"ledger", "snapshots"})
 _ENTRY_FILE = re.compile(r"[0-9]{12}\.json")
 
 
@@ -39,11 +40,12 @@ class Ledgers:
         yield from self._below("")
 
     def _below(self, prefix: str) -> Iterator[str]:
-        for part in sorted(self._store.folders(f"models/{prefix}")):
-            if part == "ledger" and prefix:
-                yield prefix[:-1]
-            elif part != "snapshots":
-                yield from self._below(f"{prefix}{part}/")
+        parts = set(self._store.folders(f"models/{prefix}"))
+        # Snapshots without a ledger are what is left of a model, and reading it says so.
+        if prefix and parts & _OWN_FOLDERS:
+            yield prefix[:-1]
+        for part in sorted(parts - _OWN_FOLDERS):
+            yield from self._below(f"{prefix}{part}/")
 
     def state(self, model: str) -> State:
         """What all entries of a model leave, up to its newest. Raises ModelNotFound, LedgerDamaged, FormatTooNew."""
@@ -56,7 +58,7 @@ class Ledgers:
         """Like :meth:`state`; for a model that is not there, the state in which its first entry is written."""
         state = self._states.get(model)
         if state is None or not self._is_current(state):
-            state = Snapshots(self._store, model, self._replay).newest()
+            state = self.snapshots(model).newest()
         state = self.replay(model) if state is None else self._forward(state)
         if state.seq:
             self._states[model] = state
@@ -86,9 +88,9 @@ class Ledgers:
 
         Raises LedgerDamaged also where an entry is missing before one that is there.
         """
-        newest = self._newest_listed(model)
+        listed = self.listed(model)
         state = self._forward(State(model=model))
-        if newest > entry_key(model, state.seq):
+        if listed and listed[-1] > state.seq:
             damaged(model, state.seq + 1, "is missing, though later ones are there")
         return state
 
@@ -98,9 +100,10 @@ class Ledgers:
             damaged(model, state.seq + 1, "is missing, though a snapshot was made later")
         return state
 
-    def _newest_listed(self, model: str) -> str:
-        keys = (info.key for info in self._store.list(f"models/{model}/ledger/"))
-        return max((key for key in keys if _ENTRY_FILE.fullmatch(key.rpartition("/")[2])), default="")
+    def listed(self, model: str) -> list[int]:
+        """The numbers of all entries there are, in order, whether they can be read or not."""
+        names = (info.key.rpartition("/")[2] for info in self._store.list(f"models/{model}/ledger/"))
+        return sorted(int(name[:12]) for name in names if _ENTRY_FILE.fullmatch(name))
 
     def state_at(self, model: str, at: str) -> State:
         """The state at a moment (see :func:`modelkeep.entry.moment`), by reading the ledger up to there.
@@ -113,12 +116,20 @@ class Ledgers:
             raise ModelNotFound(f"{model} had no entry at {at}", hint=f"see: modelkeep history {model}")
         return state
 
-    def entry(self, model: str, seq: int) -> Entry:
-        """One entry. Raises LedgerDamaged where it is missing or does not fit."""
+    def data(self, model: str, seq: int) -> bytes:
+        """The bytes of one entry's file. Raises LedgerDamaged where it is missing."""
         try:
-            return decode(self._store.get(entry_key(model, seq)), model, seq)[0]
+            return self._store.get(entry_key(model, seq))
         except NotFound as error:
             damaged(model, seq, "is missing", cause=error)
+
+    def entry(self, model: str, seq: int) -> Entry:
+        """One entry. Raises LedgerDamaged where it is missing or does not fit."""
+        return decode(self.data(model, seq), model, seq)[0]
+
+    def snapshots(self, model: str) -> Snapshots:
+        """A model's snapshots."""
+        return Snapshots(self._store, model, self._replay)
 
     def entries(self, model: str) -> Iterator[Entry]:
         """Every entry, oldest first, each checked against all before it. Raises like :meth:`state`."""
@@ -149,7 +160,7 @@ class Ledgers:
                 time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.001 * 2**attempt)))
                 continue
             if entry.seq % EVERY == 0:
-                following = Snapshots(self._store, model, self._replay).write(following)
+                following = self.snapshots(model).write(following)
             self._states[model] = following
             return entry
         raise Conflict(f"other writers to {model!r} were first {ATTEMPTS} times in a row", hint="try again")

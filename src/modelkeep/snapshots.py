@@ -15,13 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 
-import blake3
 import msgspec
 
 from modelkeep.catalog import Bounds, Catalog, Page, VersionRecord, precedence
 from modelkeep.entry import damaged, decode, entry_key, seal, unseal
 from modelkeep.errors import IntegrityError, ModelkeepError, NotFound, ObjectExists, StorageError
 from modelkeep.ledger import Pointing, State
+from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import ObjectInfo, ObjectStore
 
 EVERY = 8  # entries from one snapshot to the next
@@ -67,12 +67,16 @@ class Snapshots:
         Raises LedgerDamaged where a whole root of this model was folded up to an entry that is gone:
         then the ledger was cut. Also where that entry's own bytes do not fit.
         """
-        # Every root's name begins with a zero; listing by it leaves the pages out.
-        for info in sorted(self._store.list(self._prefix + "0"), key=lambda info: info.key, reverse=True):
-            root = self.root(info.key)
+        for key in reversed(self.roots()):
+            root = self.root(key)
             if root is not None and self._is_anchored(root):
-                return self._state(root)
+                return self.state(root)
         return None
+
+    def roots(self) -> list[str]:
+        """The keys of all roots, oldest first."""
+        # Every root's name begins with a zero; listing by it leaves the pages out.
+        return sorted(info.key for info in self._store.list(self._prefix + "0"))
 
     def root(self, key: str) -> Root | None:
         """The root under a key, unless it is unreadable, of another format or another model."""
@@ -90,13 +94,15 @@ class Snapshots:
             damaged(self._model, root.seq, "is missing, though a snapshot was made of it", cause=error)
         return decode(data, self._model, root.seq)[1] == root.head
 
-    def _state(self, root: Root) -> State:
+    def state(self, root: Root) -> State:
+        """The state that a root holds; its pages are read on use, or from the entries where they are lost."""
+
         @cache
         def replayed() -> tuple[VersionRecord, ...]:
             return tuple(self._replay(self._model, root.seq).catalog)
 
         def load(bounds: Bounds) -> tuple[VersionRecord, ...]:
-            stored = self._page(bounds.digest)
+            stored = self.page(bounds.digest)
             if stored is not None:
                 return stored
             low, high = precedence(bounds.first), precedence(bounds.last)
@@ -117,11 +123,12 @@ class Snapshots:
             ),
         )
 
-    def _page(self, digest: str) -> tuple[VersionRecord, ...] | None:
+    def page(self, digest: str) -> tuple[VersionRecord, ...] | None:
+        """The records of a page; None where it is lost."""
         key = self._page_key(digest)
         try:
             data = self._store.get(key)
-            if _digest(data) == digest:
+            if digest_of(data) == digest:
                 return _decode_page(data)
         except (NotFound, StorageError, IntegrityError, msgspec.DecodeError, RecursionError):
             return None
@@ -162,7 +169,7 @@ class Snapshots:
         if page.bounds.digest and self._page_key(page.bounds.digest) in there:
             return page
         data = _encode(page.records)
-        digest = _digest(data)
+        digest = digest_of(data)
         try:
             self._store.create(self._page_key(digest), [data])
         except ObjectExists:
@@ -187,7 +194,3 @@ class Snapshots:
 
     def _page_key(self, digest: str) -> str:
         return f"{self._prefix}pages/{digest.removeprefix('blake3:')}.json"
-
-
-def _digest(data: bytes) -> str:
-    return "blake3:" + blake3.blake3(data).hexdigest()

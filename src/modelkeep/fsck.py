@@ -1,0 +1,232 @@
+"""Reading a whole store again: what is damaged, and which versions it touches."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from modelkeep.catalog import VersionRecord
+from modelkeep.entry import Annotate, Attach, Delete, Entry, Publish, Yank, damaged, decode
+from modelkeep.errors import FormatTooNew, IntegrityError, NotFound, StorageError
+from modelkeep.ledger import State, fold, record_of, renewed
+from modelkeep.manifest import Manifest, Piece
+from modelkeep.registry import Registry
+from modelkeep.report import Finding, Report, Severity
+from modelkeep.sizes import human_bytes
+from modelkeep.snapshots import Root
+from modelkeep.storage.blobs import blob_key
+from modelkeep.storage.hashing import digest_of
+
+Progress = Callable[[str, int, int], None]
+Names = set[str]  # model:version
+Packed = tuple[str, tuple[Piece, ...]]  # a tensor: its digest, and where its bytes lie
+Item = TypeVar("Item")
+_UNREADABLE = (IntegrityError, FormatTooNew, NotFound, StorageError)
+
+
+def fsck(registry: Registry, *, progress: Progress | None = None) -> Report:
+    """Check every ledger entry, snapshot, manifest, blob and packed tensor; damage never stops it.
+
+    ``details["versions"]`` of a finding holds the versions it touches, as ``model:version``. Snapshots that are
+    passed over are warnings, blobs that nothing refers to a note. A version that is deleted and swept away
+    by a ``gc`` while this runs may show as missing blobs.
+    """
+    ledgers = [_Ledger.read(registry, model) for model in registry.ledgers.models()]
+    contents = _Contents(registry)
+    for ledger in ledgers:
+        for record in ledger.records.values():
+            if not record.deleted:
+                contents.add(ledger.model, record)
+    findings = [finding for ledger in ledgers for finding in ledger.findings]
+    return Report(f"fsck {registry.store.url}", (*findings, *_summary(ledgers), *contents.check(progress)))
+
+
+def _summary(ledgers: list[_Ledger]) -> Iterator[Finding]:
+    if not any(ledger.findings for ledger in ledgers):
+        entries = sum(ledger.length for ledger in ledgers)
+        yield Finding("ledger", Severity.OK, f"{entries:,} entries of {len(ledgers):,} models fit together")
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """A model's ledger, read to its end whatever it holds."""
+
+    model: str
+    length: int
+    records: dict[str, VersionRecord] = field(default_factory=dict)  # as far as they can be known
+    findings: list[Finding] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, registry: Registry, model: str) -> _Ledger:
+        snapshots = registry.ledgers.snapshots(model)
+        # Read before the entries, so that each was folded up to an entry that is there by now.
+        roots = {key: snapshots.root(key) for key in snapshots.roots()}
+        there = registry.ledgers.listed(model)
+        ledger = cls(model, there[-1] if there else 0)
+        states = ledger._fold_all(registry, {root.seq for root in roots.values() if root})
+        for key, root in roots.items():
+            ledger.findings += ledger._check_root(registry, key, root, states)
+        return ledger
+
+    def _fold_all(self, registry: Registry, wanted: set[int]) -> dict[int, State]:
+        """The states at the wanted entries. From the first damage on, entries are still checked one by one."""
+        states: dict[int, State] = {}
+        state: State | None = State(model=self.model)
+        previous: str | None = ""
+        for seq in range(1, self.length + 1):
+            before, previous = previous, None
+            try:
+                data = registry.ledgers.data(self.model, seq)
+                entry, previous = decode(data, self.model, seq)
+                self._learn(entry)
+                if state is not None:
+                    state = fold(state, data)
+                elif before not in (None, entry.previous):
+                    damaged(self.model, seq, "does not follow the one before", found=entry.previous, expected=before)
+            except _UNREADABLE as error:
+                state = None
+                self._fail("ledger", f"entry {seq} of {self.model}", str(error))
+            if state is not None and seq in wanted:
+                states[seq] = state
+        return states
+
+    def _learn(self, entry: Entry) -> None:
+        match entry.action:
+            case Publish() as action:
+                self.records[action.version] = record_of(entry, action)
+            case (Attach() | Annotate() | Yank() | Delete()) as action if action.version in self.records:
+                self.records[action.version] = renewed(self.records[action.version], action)
+
+    def _check_root(
+        self, registry: Registry, key: str, root: Root | None, states: dict[int, State]
+    ) -> Iterator[Finding]:
+        snapshots = registry.ledgers.snapshots(self.model)
+        if root is None:
+            if key in snapshots.roots():  # else it was cleared away meanwhile
+                yield Finding("snapshot", Severity.WARNING, "cannot be read, and is passed over", key)
+        elif root.seq > self.length:
+            self._fail("ledger", self.model, f"ends at entry {self.length}, but a snapshot was made of {root.seq}")
+        elif root.seq in states:
+            lost = [bounds.digest for bounds in root.pages if snapshots.page(bounds.digest) is None]
+            if states[root.seq].head != root.head:
+                yield Finding("snapshot", Severity.WARNING, "is of another ledger, and is passed over", key)
+            elif lost:
+                yield Finding("snapshot", Severity.WARNING, f"{len(lost)} of its pages are lost: slow, not wrong", key)
+            elif _content(snapshots.state(root)) != _content(states[root.seq]):
+                message = "says something else than the entries it was made of; delete it"
+                yield Finding("snapshot", Severity.FAILURE, message, key, self._touched())
+
+    def _fail(self, check: str, subject: str, message: str) -> None:
+        self.findings.append(Finding(check, Severity.FAILURE, message, subject, self._touched()))
+
+    def _touched(self) -> dict[str, list[str]]:
+        return {"versions": [f"{self.model}:{version}" for version in self.records]}
+
+
+def _content(state: State) -> tuple[object, ...]:
+    catalog = state.catalog
+    return state.pointings, state.live, state.stored, catalog.top, catalog.newest_by_kind, list(catalog)
+
+
+class _Contents:
+    """The blobs of a store, and what refers to them."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._users: dict[str, Names] = defaultdict(set)  # by blob
+        self._sizes: dict[str, set[int]] = defaultdict(set)  # what manifests say of parts
+        self._tensors: dict[Packed, Names] = defaultdict(set)
+        self._unreadable: dict[str, str] = {}  # manifests, by digest
+
+    def add(self, model: str, record: VersionRecord) -> None:
+        """Count what a version refers to."""
+        name = f"{model}:{record.version}"
+        for attachment in record.attachments:
+            self._users[attachment.digest].add(name)
+        self._users[record.digest].add(name)
+        try:
+            self._add_manifest(name, self._registry.manifest(model, record))
+        except _UNREADABLE as error:
+            self._unreadable[record.digest] = str(error)
+
+    def _add_manifest(self, name: str, manifest: Manifest) -> None:
+        for digest in manifest.blobs():
+            self._users[digest].add(name)
+        for part in manifest.parts:
+            self._sizes[part.digest].add(part.size)
+        for tensor in manifest.tensors:
+            self._tensors[tensor.digest, tensor.pieces].add(name)
+
+    def check(self, progress: Progress | None) -> Iterator[Finding]:
+        """What is wrong with the blobs and with the tensors in packs, then how many there are."""
+        there = {digest: info.size for digest, info in self._registry.blob_objects()}
+        wrong = {digest: "is missing" for digest in self._users if digest not in there}
+        wrong |= _problems("checking blobs", there, self._check_blob, progress)
+        for digest, sizes in self._sizes.items():
+            if digest not in wrong and sizes != {there[digest]}:
+                wrong[digest] = f"has {there[digest]:,} bytes, a manifest says {sorted(sizes)}"
+        wrong = self._unreadable | wrong
+        yield from (self._finding("blob", digest, wrong[digest], self._users.get(digest)) for digest in sorted(wrong))
+
+        inside = {tensor: size for tensor, size in self._inside(there) if not wrong.keys() & _blobs_of(tensor)}
+        bad = _problems("checking tensors", inside, self._check_tensor, progress)
+        yield from (self._finding("tensor", tensor[0], bad[tensor], self._tensors[tensor]) for tensor in sorted(bad))
+
+        if not wrong and not bad:
+            yield Finding("blob", Severity.OK, f"{len(there):,} blobs, {human_bytes(sum(there.values()))}, are whole")
+        unused = there.keys() - self._users.keys()
+        if unused:
+            size = human_bytes(sum(there[digest] for digest in unused))
+            yield Finding("blob", Severity.NOTE, f"{len(unused):,} blobs, {size}, are referred to by no version")
+
+    def _inside(self, there: dict[str, int]) -> Iterator[tuple[Packed, int]]:
+        """Tensors that are not one whole blob, whose own digest says all, with their sizes."""
+        for digest, pieces in self._tensors:
+            if pieces != (Piece(blob=digest, size=there.get(digest, -1)),):
+                yield (digest, pieces), sum(piece.size for piece in pieces)
+
+    def _check_blob(self, digest: str) -> str | None:
+        try:
+            self._registry.blobs.check(digest)
+        except _UNREADABLE as error:
+            return str(error)
+        return None
+
+    def _check_tensor(self, tensor: Packed) -> str | None:
+        digest, pieces = tensor
+        try:
+            found = digest_of(*(self._registry.store.get_range(blob_key(p.blob), p.offset, p.size) for p in pieces))
+        except _UNREADABLE as error:
+            return str(error)
+        return None if found == digest else f"its bytes have the digest {found}"
+
+    def _finding(self, check: str, digest: str, problem: str, users: Names | None) -> Finding:
+        if users is None:
+            # A save that has the same bytes would rely on it.
+            return Finding(check, Severity.WARNING, f"{problem}; no version refers to it: delete it", digest)
+        names = sorted(users)
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        return Finding(check, Severity.FAILURE, f"{problem}; needed by {shown}", digest, {"versions": names})
+
+
+def _blobs_of(tensor: Packed) -> Names:
+    return {piece.blob for piece in tensor[1]}
+
+
+def _problems(
+    what: str, sizes: dict[Item, int], check: Callable[[Item], str | None], progress: Progress | None
+) -> dict[Item, str]:
+    """Check every item on all cores; what is wrong with those where something is. ``sizes`` is for progress."""
+    found, done, total = {}, 0, sum(sizes.values())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for item, problem in zip(sizes, pool.map(check, sizes), strict=True):
+            if problem is not None:
+                found[item] = problem
+            done += sizes[item]
+            if progress is not None:
+                progress(what, done, total)
+    return found
