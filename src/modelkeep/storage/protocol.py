@@ -5,12 +5,16 @@ Whoever writes a new one runs :mod:`modelkeep.testing.object_store` against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 """Contiguous bytes; a memoryview must have ``format == 'B'`` and one dimension."""
+
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, how much there is: bytes or steps."""
 
 
 @dataclass(frozen=True, slots=True)
