@@ -1,0 +1,348 @@
+"""Everything that reaches into Keras' non-public parts, with the reason beside each. No other module does.
+
+Keras saves by walking from a model to all it holds, by names and an order of its own. Restoring to the bit
+needs the same walk, the parts of ``compile`` that have no public name, and a way to make variables without
+running their initializers. All of it works from Keras 3.6 on; ``tests/test_across_keras.py`` says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import keras.src.trainers.trainer  # the mixin that `compile` comes from has no public name
+from keras.src.backend.common import global_state  # uninitialised variables and name counters live here
+from keras.src.saving import saving_lib, serialization_lib  # the walk; the scope that keeps shared objects shared
+from keras.src.saving.keras_saveable import KerasSaveable  # what Keras considers to have state
+from keras.src.utils import naming  # how Keras names what stands in a list
+
+Node = Any
+"""A KerasSaveable: a layer, model, metric, optimizer, loss; the class itself is not public."""
+
+Trainer = keras.src.trainers.trainer.Trainer
+
+_UNINITIALIZED = "uninitialized_variables"
+_NAME_COUNTERS = "object_name_uids"
+
+
+# --- the walk
+
+
+def walk(root: Node) -> list[tuple[str, Node]]:
+    """Every object Keras keeps state for, each once, with its path, parents first.
+
+    Paths and order are those of Keras' own files (``layers/dense``), so that a tensor's name is the name a
+    Keras user knows. What ``compile`` made is left to :func:`compile_metrics`, except optimizers.
+    """
+    found: list[tuple[str, Node]] = []
+    seen: set[int] = set()
+
+    def visit(path: str, node: Node) -> None:
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        found.append((path, node))
+        if isinstance(node, keras.optimizers.Optimizer):
+            return  # an optimizer answers for the one it wraps
+        if isinstance(node, Trainer):
+            seen.update(id(made) for made in _made_by_compile(node))
+        # Private, because only it knows which attributes Keras passes over.
+        for attribute, child in saving_lib._walk_saveable(node):
+            descend(f"{path}/{attribute}".lstrip("/"), child)
+
+    def descend(path: str, child: object) -> None:
+        if isinstance(child, KerasSaveable):
+            visit(path, child)
+        elif isinstance(child, list | tuple | dict) and id(child) not in seen:
+            seen.add(id(child))
+            kept.append(child)
+            names: dict[str, int] = {}
+            for item in child.values() if isinstance(child, dict) else child:
+                if isinstance(item, KerasSaveable | list | tuple | dict):
+                    descend(f"{path}/{_unique(_name_in_container(item), names)}", item)
+
+    kept: list[object] = []  # containers that properties make on the spot must not give their id to the next
+    visit("", root)
+    return found
+
+
+def _name_in_container(item: object) -> str:
+    # Private, and not public elsewhere: names in containers are class names, because given names may be automatic.
+    return naming.to_snake_case(type(item).__name__) if isinstance(item, KerasSaveable) else "container"
+
+
+def _unique(name: str, used: dict[str, int]) -> str:
+    used[name] = used.get(name, -1) + 1
+    return f"{name}_{used[name]}" if used[name] else name
+
+
+def _made_by_compile(model: Node) -> list[Node]:
+    # Private, because `model.metrics` holds only what is built already.
+    made = (getattr(model, name, None) for name in ("_loss_tracker", "_compile_metrics", "_compile_loss"))
+    return [part for part in made if part is not None]
+
+
+# --- variables
+
+
+def own_variables(node: Node) -> list[keras.Variable]:
+    """The variables a node answers for, in the order Keras' own files number them."""
+    if isinstance(node, keras.Layer):
+        # Private, because `weights` of a layer holds those of its inner layers too.
+        return [*node._trainable_variables, *node._non_trainable_variables]
+    if isinstance(node, keras.optimizers.Optimizer | keras.metrics.Metric):
+        return list(node.variables)
+    return []
+
+
+def attributes(node: Node) -> dict[str, Any]:
+    """A node's instance attributes; no property runs.
+
+    Stateful RNNs keep their states, and layers their seed generators, where only the attributes lead to them.
+    """
+    return dict(getattr(node, "__dict__", {}))
+
+
+def is_uninitialized(variable: keras.Variable) -> bool:
+    """Whether the variable was made by :func:`deferred` and has no value yet."""
+    # Private, because `value` would run the initializer to have something to show.
+    return variable._value is None
+
+
+def initialize(variable: keras.Variable, tensor: Any, *, trainable: bool) -> None:
+    """Give a deferred variable its first value: ``tensor`` itself, of the backend's own kind, not a copy.
+
+    ``trainable`` is what the variable was made with: TensorFlow's tape never again watches one that was made
+    without, so a layer frozen before this could not be thawed after it.
+    """
+    now = variable.trainable
+    variable.trainable = trainable
+    if keras.backend.backend() == "torch":
+        import torch
+
+        tensor = torch.nn.Parameter(tensor, requires_grad=trainable)
+    # Private, because `assign` needs a value to be there already.
+    variable._initialize(tensor)
+    variable._initializer = None
+    variable.trainable = now
+
+
+def made_trainable(nodes: list[tuple[str, Node]]) -> set[int]:
+    """The ids of all variables that were made trainable, frozen since or not."""
+    # Private: `trainable_weights` of a frozen layer is empty.
+    return {id(variable) for _, node in nodes if isinstance(node, keras.Layer) for variable in node._trainable_variables}
+
+
+def run_initializer(variable: keras.Variable) -> None:
+    """Give a deferred variable the value it would have had without :func:`deferred`."""
+    # Private: Keras does it by itself only when a scope of its own ends.
+    variable._deferred_initialize()
+
+
+@contextmanager
+def deferred() -> Iterator[list[keras.Variable]]:
+    """Inside, new variables run no initializer and take no memory; they are gathered in the list given.
+
+    Whoever opens it gives each of them a value afterwards. ValueError comes from Keras inside where a variable
+    is made from a value, not an initializer: build that model without this.
+    """
+    # Private, because the list to which StatelessScope adds such variables has no public name; a variable left
+    # there would be initialised, or refused, at the end of a scope that has nothing to do with this one.
+    before = global_state.get_global_attribute(_UNINITIALIZED)
+    made: list[keras.Variable] = []
+    global_state.set_global_attribute(_UNINITIALIZED, made)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield made
+    finally:
+        global_state.set_global_attribute(_UNINITIALIZED, before)
+
+
+@contextmanager
+def unchanged_after_error() -> Iterator[None]:
+    """Put Keras' global state (scopes, name counters, policies) back as it was when the block raises."""
+    # Private: there is no public way to read it.
+    state = vars(global_state.GLOBAL_STATE_TRACKER)
+    before = {name: _copied(value) for name, value in state.items()}
+    try:
+        yield
+    except BaseException:
+        state.clear()
+        state.update(before)
+        raise
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if type(value) in (dict, list) or hasattr(value, "default_factory") else value
+
+
+@contextmanager
+def unchanged_randomness() -> Iterator[None]:
+    """Leave the random state of the process as it was: making layers draws seeds from it."""
+    before = random.getstate()
+    torch_before = torch_rng() if keras.backend.backend() == "torch" else None
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        if torch_before is not None:
+            set_torch_rng(torch_before)
+
+
+def draws_from_torch(node: Node) -> bool:
+    """Whether a node's random numbers come from torch's global generator: Keras' dropout without a seed does so."""
+    if keras.backend.backend() != "torch":
+        return False
+    generators = (value for value in attributes(node).values() if isinstance(value, keras.random.SeedGenerator))
+    # Private: whether a seed was given is not in the public state.
+    return any(generator._initial_seed is None for generator in generators)
+
+
+def torch_rng() -> Any:
+    """The state of torch's global CPU generator: a copy, uint8, 5,056 bytes."""
+    import torch
+
+    return torch.get_rng_state().numpy()
+
+
+def set_torch_rng(state: Any) -> None:
+    """Set the state of torch's global CPU generator."""
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(state.copy()))
+
+
+def torch_device() -> Any:
+    """Where Keras puts torch tensors now."""
+    # Private, because `keras.device` sets it and nothing public reads it.
+    from keras.src.backend.torch.core import get_device
+
+    return get_device()
+
+
+# --- whose methods save and load
+
+
+def saves_itself(node: Node) -> bool:
+    """Whether the node's class has its own ``save_own_variables`` or ``load_own_variables``.
+
+    Keras' own are passed by, because some lose state (LoRA is merged into its kernel) and some copy; its
+    lookup layers alone keep something there that is no variable.
+    """
+    if isinstance(node, keras.layers.StringLookup | keras.layers.IntegerLookup):
+        return True
+    return not (_is_keras(node, "save_own_variables") and _is_keras(node, "load_own_variables"))
+
+
+def _is_keras(node: Node, method: str) -> bool:
+    function = getattr(type(node), method, None)
+    return function is None or function.__module__.startswith("keras.")
+
+
+def has_own_compile(model: Node) -> bool:
+    """Whether the class replaces ``compile`` and leaves Keras no way to do it again."""
+    return not _is_keras(model, "compile") and _is_keras(model, "compile_from_config")
+
+
+def compiles_itself(model: Node) -> bool:
+    """Whether the class has its own ``get_compile_config`` and ``compile_from_config``."""
+    return not _is_keras(model, "compile_from_config")
+
+
+def has_own_compile_config(model: Node) -> bool:
+    """Whether the class has its own ``get_compile_config``."""
+    return not _is_keras(model, "get_compile_config")
+
+
+# --- compile
+
+
+def optimizer_targets(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable] | None:
+    """The variables a built optimizer was built for, in order; None before it is built."""
+    # Private: frozen layers and later changes of `trainable` make it differ from `trainable_variables`.
+    return list(optimizer._trainable_variables) if optimizer.built else None
+
+
+def compile_metrics(model: Node) -> list[keras.Variable]:
+    """The variables of everything ``compile`` made to measure: loss trackers and metrics, in a fixed order."""
+    return [variable for part in _made_by_compile(model) for variable in getattr(part, "variables", ())]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What Keras made of the names given to ``compile`` when it saw the first batch."""
+
+    metrics: list[str]  # class and name of each metric: "accuracy" becomes one of several classes
+    losses: list[str]  # name of each loss function: "crossentropy" becomes one of several
+    targets: Any  # the nesting of `y`, with None for every array
+
+
+def resolved(model: Node) -> Resolved | None:
+    """How metrics and losses were resolved; None before the first batch."""
+    # Private throughout: `compile` has no public account of what it made.
+    metrics, loss = model._compile_metrics, model._compile_loss
+    if not (getattr(metrics, "built", False) or getattr(loss, "built", False)):
+        return None
+    return Resolved(
+        [f"{type(metric).__name__} {metric.name}" for metric in metrics.metrics] if metrics else [],
+        [_function_name(part.loss) for part in loss._flat_losses] if loss else [],
+        getattr(loss, "_y_true_build_structure", None),
+    )
+
+
+def build_metrics(model: Node, y_true: Any, y_pred: Any) -> None:
+    """Make the variables of metrics and losses for batches of this form, given as KerasTensors."""
+    # Private: Keras does it at the first batch only.
+    for part in (model._compile_metrics, model._compile_loss):
+        if part is not None:
+            part.build(y_true, y_pred)
+
+
+def forget_metrics(model: Node) -> None:
+    """Undo :func:`build_metrics`, so that the first batch decides."""
+    metrics, loss = model._compile_metrics, model._compile_loss
+    if metrics is not None:
+        metrics.built = False
+    if loss is not None:
+        loss.built = False
+        loss._metrics.clear()
+
+
+def _function_name(loss: Any) -> str:
+    return str(getattr(getattr(loss, "fn", None), "__name__", type(loss).__name__))
+
+
+# --- the rest
+
+
+def made_by(tensor: Any) -> str | None:
+    """The name of the layer a symbolic tensor comes from; the tensor's own name changes from run to run."""
+    # Private: only the history knows.
+    history = getattr(tensor, "_keras_history", None)
+    return None if history is None else str(history.operation.name)
+
+
+def sharing() -> AbstractContextManager[None]:
+    """Inside, objects used twice are written, or built, once."""
+    # Private: `keras.saving` opens it for whole files only.
+    return serialization_lib.ObjectSharingScope()  # type: ignore[no-any-return]
+
+
+def sync_jax(model: Node) -> None:
+    """Within ``fit`` under JAX the variables are elsewhere: bring their values back."""
+    if isinstance(model, Trainer) and hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def finish(node: Node) -> None:
+    """What Keras' own loaders do for a node after its variables have their values."""
+    if isinstance(node, keras.layers.Normalization) and node.built:
+        node.finalize_state()
+    # Private: only GPTQ and AWQ layers have them, and a saved one is always calibrated.
+    mode = getattr(node, "quantization_mode", None)
+    if mode in ("gptq", "awq"):
+        setattr(node, f"is_{mode}_calibrated", True)

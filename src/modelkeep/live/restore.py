@@ -1,0 +1,404 @@
+"""What was stored of a model, brought back to life: built without running initializers, then given its values.
+
+Every stored tensor must find its variable and every variable its tensor, of the same name, shape and dtype;
+anything else is an error, never a model that is a little different.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import keras
+
+from modelkeep.errors import CannotLoad, CannotRebuild, IntegrityError, ModelkeepError, NotFaithful, UnsafeContent
+from modelkeep.live import compiled, internals
+from modelkeep.live.allowlist import check_config
+from modelkeep.live.capture import BUILD, COMPILE, CONFIG, LAYER_ASSETS, PORTABLE_CONFIG, TORCH_RNG
+from modelkeep.live.variables import Array, Inventory, array, assign, inventory, prefix, run_initializers
+from modelkeep.manifest import Manifest, Tensor
+
+Parts = Callable[[str], bytes]
+Views = Mapping[str, memoryview]
+Scope = Callable[[], AbstractContextManager[Any]]
+
+
+def restore(
+    manifest: Manifest,
+    parts: Parts,
+    tensors: Views,
+    *,
+    objects: Mapping[str, object] | None = None,
+    compile: bool = True,
+) -> keras.Model:
+    """The model that ``manifest`` describes, its variables lying in the memory of ``tensors``.
+
+    ``tensors`` are private, writable and aligned (``Blobs.map``); training changes them and nothing else.
+    ``objects`` are custom classes and functions by the name the config uses (``custom_objects.resolve``).
+    With ``compile`` the model also gets its optimizer with all slots, losses and metrics, and under torch, if
+    its dropout draws from it, torch's global generator is set: ``fit`` continues as the original's would have.
+
+    Raises CannotLoad for a version without an architecture, UnsafeContent, CannotRebuild, NotFaithful,
+    IntegrityError. After an error Keras' global state is as it was before.
+    """
+    if manifest.kind != "whole":
+        raise CannotLoad(
+            f"{manifest.model}:{manifest.version} was kept weights-only, without an architecture",
+            hint="build the model yourself and load the weights into it",
+        )
+    saved = _Saved(manifest, parts, tensors)
+    objects = objects or {}
+    configs, compile_config = _configs(saved, objects, compile=compile)
+    with internals.unchanged_after_error(), internals.unchanged_randomness():
+        model = _first_that_works(saved, configs, compile_config, objects)
+    if compile and TORCH_RNG in saved.tensors:
+        internals.set_torch_rng(saved.array(TORCH_RNG))
+    return model
+
+
+def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: Views) -> None:
+    """Give a model built by the caller a version's weights and state, and its optimizer's if it is compiled.
+
+    Raises NotFaithful where names, shapes or dtypes differ.
+    """
+    saved = _Saved(manifest, parts, tensors)
+    compiled_now = bool(getattr(model, "compiled", False))
+    with internals.unchanged_after_error(), internals.unchanged_randomness():
+        found = inventory(internals.walk(model))
+        if compiled_now:
+            _build_optimizers(found, saved, nullcontext)
+            found = inventory(found.nodes)
+        unmatched = _compare(found, saved, compiled=compiled_now)
+        _load_by_themselves(found.nodes, saved)
+        _fill(found, saved, without=unmatched)
+        _finish(found, saved)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What is stored of a model: tensors by name, and the record that :mod:`capture` made beside them."""
+
+    manifest: Manifest
+    parts: Parts
+    views: Views
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        return dict(self.json(BUILD))
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            tensor.name: tensor
+            for tensor in self.manifest.tensors
+            if tensor.name in self.views and tensor.name.startswith(("weights/", "state/", "optimizer/"))
+        }
+
+    @property
+    def same_backend(self) -> bool:
+        return bool(self.record["backend"] == keras.backend.backend())
+
+    def array(self, name: str) -> Array:
+        return array(self.tensors[name], self.views[name])
+
+    def json(self, name: str) -> Any:
+        data = self.parts(name)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise IntegrityError(f"{name} is not JSON ({error})", hint="run: modelkeep fsck") from error
+
+    def has(self, name: str) -> bool:
+        return any(part.name == name for part in self.manifest.parts)
+
+
+# --- building
+
+
+def _configs(saved: _Saved, objects: Mapping[str, object], *, compile: bool) -> tuple[list[Any], Any]:
+    """The configs to try, in order, and the arguments of ``compile``; all checked before anything is built."""
+    whole = saved.json(CONFIG)
+    portable = saved.json(PORTABLE_CONFIG)
+    older = _release(keras.version()) < _release(saved.record["keras"])
+    configs = [portable] if older else [whole, portable]
+    compile_config = saved.json(COMPILE) if compile and saved.has(COMPILE) else None
+    for config in (*configs, compile_config):
+        check_config(config, objects)
+    return configs, compile_config
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _first_that_works(saved: _Saved, configs: list[Any], compile_config: Any, objects: Mapping[str, object]) -> keras.Model:
+    """Build and fill the model: without initializers where its classes let it, from the portable config if need be."""
+    failures: list[Exception] = []
+    for config in configs:
+        for scope in (internals.deferred, nullcontext):
+            try:
+                with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
+                    # Keras warns where it cannot build; here that becomes an error below.
+                    warnings.filterwarnings("ignore", message="Model '.*' had a build config")
+                    return _build_and_fill(saved, config, compile_config, objects, scope)
+            except Exception as failure:  # noqa: BLE001 - the user's classes run here, and the plain way comes next
+                failures.append(failure)
+        if isinstance(failures[-1], NotFaithful):
+            break
+    plainly = failures[1]
+    raise plainly if isinstance(plainly, ModelkeepError) else _cannot_rebuild(configs[0], plainly) from plainly
+
+
+def _build_and_fill(
+    saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope
+) -> keras.Model:
+    config, nested = _without_nested_compile(config)
+    with scope() as made, internals.sharing():
+        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects), safe_mode=True)
+    made = list(made or ())
+    nodes = internals.walk(model)
+    _freeze_layers(nodes, saved)
+    if compile_config is not None:
+        _compile(model, nodes, compile_config, nested, same_backend=saved.same_backend)
+        nodes = internals.walk(model)
+    _load_by_themselves(nodes, saved)
+    found = inventory(nodes)
+    if compile_config is not None:
+        made += _build_optimizers(found, saved, scope)
+        _build_metrics(model, saved)
+        found = inventory(nodes)
+    unmatched = _compare(found, saved, compiled=compile_config is not None)
+    _fill(found, saved, without=unmatched)
+    run_initializers(made)
+    _finish(found, saved)
+    return model
+
+
+def _without_nested_compile(config: Any) -> tuple[Any, dict[str, Any]]:
+    """The config without what its inner models were compiled with, and that by the name of each inner model.
+
+    Keras would compile them while it builds, when there are no values yet.
+    """
+    nested: dict[str, Any] = {}
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, list):
+            return [visit(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        if "class_name" in value and value.get("compile_config"):
+            inner = value.get("config")
+            nested[str(inner.get("name") if isinstance(inner, dict) else None)] = value["compile_config"]
+            value = {key: inner for key, inner in value.items() if key != "compile_config"}
+        return {key: visit(inner) for key, inner in value.items()}
+
+    return visit(config), nested
+
+
+def _compile(
+    model: keras.Model,
+    nodes: list[tuple[str, internals.Node]],
+    compile_config: Any,
+    nested: Mapping[str, Any],
+    *,
+    same_backend: bool,
+) -> None:
+    compiled.compile_again(model, compile_config, same_backend=same_backend)
+    for path, node in nodes:
+        if path and isinstance(node, internals.Trainer) and node.name in nested:
+            compiled.compile_again(node, nested[node.name], same_backend=same_backend)
+
+
+def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[keras.Variable]:
+    """Make the slots of every optimizer for the variables it was built for; gives what ``scope`` left without a value."""
+    made: list[keras.Variable] = []
+    nodes = dict(found.nodes)
+    for path, names in saved.record["optimizers"].items():
+        optimizer = nodes.get(path)
+        if optimizer is None or optimizer.built:
+            continue
+        missing = [name for name in names if name not in found.variables]
+        if missing:
+            raise _mismatch(nodes, missing, [])
+        with scope() as slots:
+            optimizer.build([found.variables[name] for name in names])
+        made += list(slots or ())
+    return made
+
+
+def _build_metrics(model: keras.Model, saved: _Saved) -> None:
+    record = saved.record["metrics"].get("")
+    if record is None or not getattr(model, "compiled", False):
+        return
+    signature = saved.manifest.signature
+    if signature is None or not compiled.build_metrics(model, record, signature):
+        warnings.warn(
+            "the running values of the metrics could not be restored; they start from zero at the first batch",
+            stacklevel=2,
+        )
+
+
+def _cannot_rebuild(config: Any, error: Exception) -> CannotRebuild:
+    name = config.get("class_name", "the model") if isinstance(config, dict) else "the model"
+    return CannotRebuild(
+        f"{name} cannot be rebuilt from its config ({type(error).__name__}: {error})",
+        hint="its class needs get_config with every argument of its constructor, and from_config if those are objects; "
+        "or keep the weights alone: architecture=False",
+    )
+
+
+# --- filling
+
+
+def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> set[str]:
+    """The stored names to pass by, because what held them was made by ``compile`` and is not there.
+
+    Raises CannotRebuild or NotFaithful where any other name stands alone on either side.
+    """
+    by_themselves = _names_loaded_by_themselves(found.nodes, saved)
+    stored = saved.tensors.keys() - by_themselves - {TORCH_RNG}
+    there = found.variables.keys() - by_themselves
+    nodes = dict(found.nodes)
+    passed_by = {name for name in stored - there if _only_compile_makes(name, nodes, compiled=compiled)}
+    without_variable, without_tensor = stored - there - passed_by, there - stored
+    if without_variable or without_tensor:
+        raise _mismatch(nodes, sorted(without_variable), sorted(without_tensor))
+    return passed_by
+
+
+def _only_compile_makes(name: str, nodes: Mapping[str, internals.Node], *, compiled: bool) -> bool:
+    """Whether a tensor's owner is missing for no other reason than that ``compile`` was not, or not fully, repeated."""
+    if name.startswith("weights/"):
+        return False
+    if "/compiled/" in name:
+        return True  # metrics that only the first batch makes: said by a warning where it matters
+    repeated = compiled and not internals.has_own_compile(nodes[""])
+    return _owner(name) not in nodes and (not repeated or name.startswith("optimizer/"))
+
+
+def _owner(name: str) -> str:
+    """The path of the node that answers for a tensor."""
+    root, *inner = name.split("/")[:-1]
+    path = "/".join(inner[:-1] if inner and inner[-1] in ("vars", "compiled") else inner)
+    return path or ("optimizer" if root == "optimizer" else "")
+
+
+def _mismatch(nodes: Mapping[str, internals.Node], without_variable: list[str], without_tensor: list[str]) -> ModelkeepError:
+    for name in without_variable:
+        node = _nearest(nodes, _owner(name))
+        if name.startswith("weights/") and not node.built:
+            cls = type(node).__name__
+            return CannotRebuild(
+                f"{cls} was rebuilt from its config, but without its variables; missing: {_listed(without_variable)}",
+                hint=f"add build(input_shape) to {cls}, or get_build_config and build_from_config, so that it makes "
+                "all its variables without being called; or keep the weights alone: architecture=False",
+            )
+    return NotFaithful(
+        "the rebuilt model has other variables than the saved one",
+        found=f"without a saved value: {_listed(without_tensor)}",
+        expected=f"also: {_listed(without_variable)}",
+        hint="was a custom class edited since? load it with the class as it was",
+    )
+
+
+def _nearest(nodes: Mapping[str, internals.Node], path: str) -> internals.Node:
+    while path not in nodes:
+        path = path.rpartition("/")[0]
+    return nodes[path]
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def _fill(found: Inventory, saved: _Saved, *, without: set[str]) -> None:
+    """Give every variable its stored value. Raises NotFaithful where shape, dtype or name is another."""
+    made_trainable = internals.made_trainable(found.nodes)
+    same_release = _release(keras.version()) == _release(saved.record["keras"])
+    for name, tensor in saved.tensors.items():
+        variable = found.variables.get(name)
+        if variable is None or name in without:
+            continue
+        if same_release and name.startswith("weights/") and _plain(tensor.variable) != _plain(variable.path):
+            raise NotFaithful(
+                f"{name} belongs to another variable than it was saved from",
+                found=variable.path,
+                expected=tensor.variable,
+                hint="was a custom class edited since? load it with the class as it was",
+            )
+        assign(variable, saved.array(name), exact=saved.same_backend, made_trainable=id(variable) in made_trainable)
+
+
+def _plain(path: str | None) -> str:
+    """A variable's own name, without the number that makes automatic names unique."""
+    return re.sub(r"_\d+$", "", (path or "").rpartition("/")[2])
+
+
+def _freeze_layers(nodes: list[tuple[str, internals.Node]], saved: _Saved) -> None:
+    """Give every layer its ``trainable``, outer ones first: each hands its own down."""
+    frozen = set(saved.record["frozen_layers"])
+    for path, node in nodes:
+        if isinstance(node, keras.Layer) and node.trainable is (path in frozen):
+            node.trainable = path not in frozen
+
+
+def _finish(found: Inventory, saved: _Saved) -> None:
+    frozen = set(saved.record["frozen_variables"])
+    for name, variable in found.variables.items():
+        if name.startswith("weights/") and variable.trainable is (name in frozen):
+            variable.trainable = name not in frozen
+    for _, node in found.nodes:
+        internals.finish(node)
+    _load_assets(found.nodes, saved)
+
+
+# --- classes that load themselves
+
+
+def _names_loaded_by_themselves(nodes: list[tuple[str, internals.Node]], saved: _Saved) -> set[str]:
+    roots = tuple(f"{prefix(path, node)}/vars/" for path, node in nodes if internals.saves_itself(node))
+    return {name for name in saved.tensors if name.startswith(roots)}
+
+
+def _load_by_themselves(nodes: list[tuple[str, internals.Node]], saved: _Saved) -> None:
+    """Hand the classes that have their own ``load_own_variables`` what their ``save_own_variables`` gave."""
+    for path, node in nodes:
+        if not internals.saves_itself(node):
+            continue
+        root = f"{prefix(path, node)}/vars/"
+        run_initializers(internals.own_variables(node))  # it may assign to them
+        store = {name.removeprefix(root): saved.array(name) for name in saved.tensors if name.startswith(root)}
+        node.load_own_variables(store)
+
+
+def _load_assets(nodes: list[tuple[str, internals.Node]], saved: _Saved) -> None:
+    """Hand layers the files they wrote in ``save_assets``, each in a folder of its own."""
+    readers = [(path, node) for path, node in nodes if hasattr(node, "load_assets")]
+    if not readers:
+        return
+    with tempfile.TemporaryDirectory(prefix="modelkeep-") as folder:
+        for part in saved.manifest.parts:
+            if part.name.startswith(LAYER_ASSETS):
+                file = Path(folder, _inside(part.name.removeprefix(LAYER_ASSETS)))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(saved.parts(part.name))
+        for path, node in readers:
+            own = Path(folder, path)
+            own.mkdir(parents=True, exist_ok=True)
+            node.load_assets(str(own))
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise UnsafeContent("a layer asset would be written outside its folder", found=repr(name))
+    return path

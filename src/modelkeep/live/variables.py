@@ -1,0 +1,319 @@
+"""The variables of a model: their names in the store, and their memory out of and into each backend without a copy.
+
+How each backend gives and takes memory (measured by address; ``tests/test_variables.py`` repeats it):
+
+==========  ============================================  ====================================================
+backend     out                                           in, from writable memory at a multiple of 64
+==========  ============================================  ====================================================
+tensorflow  buffer protocol; bfloat16 bit-cast to uint16  DLPack; bfloat16 as uint16, bit-cast back
+jax         ``numpy.asarray``                             ``jax.device_put``, which aliases such memory
+torch       ``Tensor.numpy``; bfloat16 as uint16          ``torch.from_numpy``; bfloat16 as uint16, viewed back
+==========  ============================================  ====================================================
+
+What does not fit (read-only or misaligned memory, a GPU, an exotic dtype) is copied instead: TensorFlow would
+abort the process on a misaligned tensor, so alignment is checked here and nowhere assumed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from modelkeep.errors import NotFaithful
+from modelkeep.live import internals
+from modelkeep.manifest import ALIGNMENT, Tensor
+from modelkeep.storage.blobs import TensorSource
+
+if TYPE_CHECKING:
+    from modelkeep.storage.protocol import Buffer
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+# --- names
+
+
+@dataclass
+class Inventory:
+    """Every variable of a model by its tensor name, and who saves more than variables.
+
+    ``weights/<path>/vars/<i>`` is what Keras' own files hold of a layer, ``optimizer/<path>/vars/<i>`` an
+    optimizer's (``optimizer/vars/<i>`` for the compiled one), ``state/…`` everything else: seed generators,
+    states of RNNs, metrics.
+    """
+
+    nodes: list[tuple[str, internals.Node]]
+    variables: dict[str, keras.Variable] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)  # what classes with their own save_own_variables computed
+    names: dict[int, str] = field(default_factory=dict)  # id of a variable → its name
+
+    def add(self, name: str, variable: keras.Variable) -> None:
+        """Take a variable in, unless another node answered for it before."""
+        if id(variable) not in self.names:
+            self.names[id(variable)] = name
+            self.variables[name] = variable
+
+
+def inventory(nodes: list[tuple[str, internals.Node]]) -> Inventory:
+    """Name every variable that ``nodes`` (of :func:`internals.walk`) lead to; each is named once."""
+    found = Inventory(nodes)
+    for path, node in nodes:
+        if internals.saves_itself(node):
+            _add_saved_by_itself(found, path, node)
+            continue
+        for index, variable in enumerate(internals.own_variables(node)):
+            found.add(f"{prefix(path, node)}/vars/{index}", variable)
+    for path, node in reversed(nodes):  # children first: a model's `variables` holds theirs too
+        left = (variable for variable in _reachable(node) if id(variable) not in found.names)
+        for index, variable in enumerate(left):
+            found.add(f"{under('state', path)}/{index}", variable)
+    for path, node in nodes:
+        if isinstance(node, internals.Trainer):
+            for index, variable in enumerate(internals.compile_metrics(node)):
+                found.add(f"{compiled_prefix(path)}/{index}", variable)
+    return found
+
+
+def prefix(path: str, node: internals.Node) -> str:
+    """Where the tensors of a node are named."""
+    if isinstance(node, keras.optimizers.Optimizer):
+        return under("optimizer", "" if path == "optimizer" else path)
+    return under("state" if isinstance(node, keras.metrics.Metric) else "weights", path)
+
+
+def compiled_prefix(path: str) -> str:
+    """Where the metrics that ``compile`` made for the model at ``path`` are named."""
+    return f"{under('state', path)}/compiled"
+
+
+def under(root: str, path: str) -> str:
+    """``path`` below ``root``; the model itself has an empty path."""
+    return f"{root}/{path}" if path else root
+
+
+def _add_saved_by_itself(found: Inventory, path: str, node: internals.Node) -> None:
+    store: dict[str, Any] = {}
+    node.save_own_variables(store)
+    for key, value in store.items():
+        name = f"{prefix(path, node)}/vars/{key}"
+        if isinstance(value, keras.Variable) and id(value) not in found.names:
+            found.add(name, value)
+        else:
+            found.arrays[name] = value
+
+
+def _reachable(node: internals.Node) -> Iterator[keras.Variable]:
+    yield from getattr(node, "variables", ())
+    for value in internals.attributes(node).values():
+        yield from _within(value)
+
+
+def _within(value: Any, depth: int = 0) -> Iterator[keras.Variable]:
+    if isinstance(value, keras.Variable):
+        yield value
+    elif isinstance(value, keras.random.SeedGenerator):
+        yield value.state
+    elif isinstance(value, list | tuple | dict) and depth < 8:
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _within(inner, depth + 1)
+
+
+# --- out
+
+
+def source(name: str, variable: keras.Variable) -> TensorSource:
+    """A variable as a tensor to be stored; its memory is read late and, where the backend can, not copied."""
+    dtype = stored_dtype(variable)
+    shape = tuple(int(length) for length in variable.shape)
+    size = prod(shape) * numpy_dtype(dtype).itemsize
+    return TensorSource(name, dtype, shape, size, lambda: bytes_of(view(variable)), variable.path)
+
+
+def array_source(name: str, value: Any) -> TensorSource:
+    """An array, tensor or number that a class computed for its own ``save_own_variables``.
+
+    Raises NotFaithful for values that are no numbers: text has its place in ``save_assets``.
+    """
+    array = np.asarray(value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value))
+    if array.dtype.hasobject or array.dtype.kind in "USmMV" and array.dtype.name not in _EXOTIC:
+        raise NotFaithful(
+            f"save_own_variables gave {name} a value that is no array of numbers",
+            found=array.dtype,
+            hint="keep text and other data in save_assets and load_assets",
+        )
+    return TensorSource(name, array.dtype.name, array.shape, array.nbytes, lambda: bytes_of(array))
+
+
+def stored_dtype(variable: keras.Variable) -> str:
+    """Keras' word for the bytes in memory; JAX and torch hold some dtypes in another than was asked for."""
+    return str(keras.backend.standardize_dtype(variable.value.dtype))
+
+
+def view(variable: keras.Variable) -> Array:
+    """The variable's values as an array over its own memory where the backend lends it, else a copy.
+
+    bfloat16 and the like may come as unsigned integers of the same size: the bits are what counts.
+    """
+    return _VIEWS[keras.backend.backend()](variable.value)
+
+
+def bytes_of(array: Array) -> Buffer:
+    """The array's bytes in C order and little-endian; its own memory where it is so already."""
+    array = np.ascontiguousarray(array)
+    if sys.byteorder == "big":
+        array = array.byteswap()
+    return memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else b""
+
+
+def _view_tensorflow(value: Any) -> Array:
+    import tensorflow as tf
+
+    tensor = value.read_value()
+    if "GPU" in tensor.device:
+        return np.asarray(tensor.numpy())
+    try:
+        return np.asarray(memoryview(tf.bitcast(tensor, tf.uint16) if tensor.dtype == tf.bfloat16 else tensor))
+    except (ValueError, TypeError, BufferError):
+        return np.asarray(tensor.numpy())
+
+
+def _view_torch(value: Any) -> Array:
+    import torch
+
+    tensor = value.detach().cpu().contiguous()
+    bits = {1: torch.uint8, 2: torch.uint16}
+    dtype_name = keras.backend.standardize_dtype(tensor.dtype)
+    return np.asarray((tensor.view(bits[tensor.itemsize]) if dtype_name in _EXOTIC else tensor).numpy())
+
+
+_VIEWS: Mapping[str, Callable[[Any], Array]] = {
+    "tensorflow": _view_tensorflow,
+    "torch": _view_torch,
+    "jax": np.asarray,
+    "numpy": np.asarray,
+}
+
+# --- in
+
+
+def array(tensor: Tensor, data: memoryview) -> Array:
+    """A stored tensor as an array over the mapped memory."""
+    dtype = numpy_dtype(tensor.dtype)
+    if not data.nbytes:
+        return np.empty(tensor.shape, dtype)
+    values = np.frombuffer(data, dtype).reshape(tensor.shape)
+    return values.byteswap() if sys.byteorder == "big" else values
+
+
+def assign(variable: keras.Variable, values: Array, *, exact: bool = True, made_trainable: bool = False) -> None:
+    """Make ``values`` the variable's value: their very memory where it is writable and aligned, else a copy.
+
+    ``exact`` wants the very dtype; without it, as between backends, any that holds every value exactly.
+    ``made_trainable`` is what ``trainable`` is to be said when the variable is made, which freezing it later does
+    not change. Raises NotFaithful where shape or dtype differs.
+    """
+    shape = tuple(int(length) for length in variable.shape)
+    if values.shape != shape:
+        raise NotFaithful(f"{variable.path} has another shape", found=shape, expected=values.shape)
+    values = _as_held(variable, values, exact=exact)
+    tensor = _TENSORS[keras.backend.backend()](values)
+    if internals.is_uninitialized(variable):
+        internals.initialize(variable, tensor, trainable=made_trainable)
+    elif keras.backend.backend() == "torch":
+        variable.value.data = tensor.data
+    else:
+        variable.assign(tensor)
+
+
+def run_initializers(variables: Iterable[keras.Variable]) -> None:
+    """Give those of ``variables`` that have no value yet the one they would have had anyway."""
+    for variable in variables:
+        if internals.is_uninitialized(variable):
+            internals.run_initializer(variable)
+
+
+def _as_held(variable: keras.Variable, values: Array, *, exact: bool) -> Array:
+    """The values in the dtype that this backend holds the variable in."""
+    held = numpy_dtype(_held_dtype(str(keras.backend.standardize_dtype(variable.dtype))))
+    if values.dtype == held:
+        return values
+    wider = np.can_cast(values.dtype, held) or (values.dtype.kind in "iu" and held.kind in "iu")
+    converted = values.astype(held) if wider and not exact else None
+    if converted is None or not _same(converted, values):
+        raise NotFaithful(
+            f"{variable.path} has another dtype" if exact else f"{variable.path} cannot hold its saved values exactly",
+            found=held.name,
+            expected=values.dtype.name,
+            hint=None if exact else "load it under the backend that saved it, or with the same dtype settings",
+        )
+    return converted
+
+
+def _same(a: Array, b: Array) -> bool:
+    return bool(np.array_equal(a.astype(b.dtype), b, equal_nan=b.dtype.kind in "fc"))
+
+
+def _held_dtype(dtype: str) -> str:
+    backend = keras.backend.backend()
+    if backend == "torch":  # it has no arithmetic for these, so Keras widens them
+        return {"uint16": "int32", "uint32": "int64"}.get(dtype, dtype)
+    if backend == "jax":
+        import jax
+
+        return str(jax.dtypes.canonicalize_dtype(numpy_dtype(dtype)).name)
+    return dtype
+
+
+def _lendable(values: Array, alignment: int = ALIGNMENT) -> bool:
+    return values.flags.c_contiguous and values.flags.writeable and values.ctypes.data % alignment == 0 and values.size > 0
+
+
+def _tensor_tensorflow(values: Array) -> Any:
+    import tensorflow as tf
+
+    dtype = tf.as_dtype(values.dtype)
+    if not _lendable(values) or values.dtype.name in _EXOTIC and dtype != tf.bfloat16:
+        return tf.convert_to_tensor(values, dtype)
+    if dtype == tf.bfloat16:
+        return tf.bitcast(tf.experimental.dlpack.from_dlpack(values.view(np.uint16).__dlpack__()), tf.bfloat16)
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+
+
+def _tensor_jax(values: Array) -> Any:
+    import jax
+
+    return jax.device_put(values)
+
+
+def _tensor_torch(values: Array) -> Any:
+    import torch
+
+    if not _lendable(values, values.dtype.itemsize):
+        values = values.copy()
+    if values.dtype.name in _EXOTIC:
+        bits = values.view({1: np.uint8, 2: np.uint16}[values.dtype.itemsize])
+        tensor = torch.from_numpy(bits).view(getattr(torch, values.dtype.name))
+    else:
+        tensor = torch.from_numpy(values)
+    return tensor.to(internals.torch_device())
+
+
+_TENSORS: Mapping[str, Callable[[Array], Any]] = {
+    "tensorflow": _tensor_tensorflow,
+    "jax": _tensor_jax,
+    "torch": _tensor_torch,
+}
+
+# Dtypes that numpy knows from ml_dtypes only, and that cross no buffer protocol.
+_EXOTIC = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype of Keras' word for one."""
+    return np.dtype(getattr(ml_dtypes, name)) if name in _EXOTIC else np.dtype(name)
