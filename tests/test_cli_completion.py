@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from modelkeep.cli.main import main
-from stores import Shelf
+from modelkeep.registry import Registry
+from modelkeep.storage import marker
+from modelkeep.storage.local import LocalStore
+from small_versions import publish
 
 SCRIPTS = str(Path(sys.executable).parent)
 
@@ -38,13 +41,17 @@ def _quoted(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    shelf = Shelf(tmp_path_factory.mktemp("store"))
-    shelf.publish("sentiment", "1.0.0")
-    shelf.publish("sentiment", "1.1.0")
-    shelf.publish("team/ranker", "2.0.0")
-    shelf.registry.promote("sentiment:1.0.0", "production")
-    return shelf
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with ``sentiment`` 1.0.0, in production, and 1.1.0; ``team/ranker`` 2.0.0."""
+    folder = tmp_path_factory.mktemp("models")
+    store = LocalStore(folder)
+    marker.ensure(store)
+    registry = Registry(store)
+    publish(registry, "sentiment", "1.0.0")
+    publish(registry, "sentiment", "1.1.0")
+    publish(registry, "team/ranker", "2.0.0")
+    registry.promote("sentiment:1.0.0", "production")
+    return folder
 
 
 def test_commands_and_options_complete() -> None:
@@ -67,16 +74,16 @@ def test_commands_and_options_complete() -> None:
         ("modelkeep diff sentiment:1.0.0 sentiment:1.1", ["1.1.0"]),
     ],
 )
-def test_refs_complete_though_bash_breaks_words_within_them(line: str, offered: list[str], shelf: Shelf) -> None:
-    assert bash(line, shelf.folder) == offered
+def test_refs_complete_though_bash_breaks_words_within_them(line: str, offered: list[str], folder: Path) -> None:
+    assert bash(line, folder) == offered
 
 
-def test_a_shell_that_breaks_no_refs_gets_them_whole(shelf: Shelf) -> None:
-    assert bash("modelkeep show sentiment:1.0", shelf.folder, breaks=" \t\n") == ["sentiment:1.0.0"]
+def test_a_shell_that_breaks_no_refs_gets_them_whole(folder: Path) -> None:
+    assert bash("modelkeep show sentiment:1.0", folder, breaks=" \t\n") == ["sentiment:1.0.0"]
 
 
-def test_the_store_named_on_the_line_is_asked(shelf: Shelf) -> None:
-    assert bash(f"modelkeep show --store {shelf.folder} tea") == ["team/ranker"]
+def test_the_store_named_on_the_line_is_asked(folder: Path) -> None:
+    assert bash(f"modelkeep show --store {folder} tea") == ["team/ranker"]
 
 
 def test_completing_in_a_store_that_is_not_there_is_silent(tmp_path: Path) -> None:
@@ -90,12 +97,12 @@ def test_every_shell_gets_its_script(shell: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_other_shells_ask_in_clicks_way(shell: str, shelf: Shelf) -> None:
+def test_the_other_shells_ask_in_clicks_way(shell: str, folder: Path) -> None:
     environment = {
         **os.environ,
-        "MODELKEEP_STORE": str(shelf.folder),
+        "MODELKEEP_STORE": str(folder),
         "_MODELKEEP_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": "modelkeep show sentiment:1.0" if shell == "zsh" else "modelkeep show sentiment:1.0",
+        "COMP_WORDS": "modelkeep show sentiment:1.0",
         "COMP_CWORD": "2" if shell == "zsh" else "sentiment:1.0",
     }
     done = subprocess.run([sys.executable, "-m", "modelkeep"], env=environment, capture_output=True, text=True)

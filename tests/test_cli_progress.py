@@ -30,11 +30,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def shown(clock: Clock, seconds: float, stream: io.StringIO) -> str:
+def shown(clock: Clock, seconds: float, stream: io.StringIO, *, total: int = 10**9) -> str:
     """What stands on ``stream`` as stderr after so long a piece of work."""
     with contextlib.redirect_stderr(stream), progress.Bars() as bars:
         for done in range(11):
-            bars("writing", done * 10**8, 10**9)
+            bars("writing", done * total // 10, total)
             clock.now += seconds / 10
     return stream.getvalue()
 
@@ -49,9 +49,14 @@ def test_work_within_a_second_shows_nothing(clock: Clock) -> None:
     assert shown(clock, 0.9, Terminal()) == ""
 
 
-def test_longer_work_shows_what_how_much_how_fast_and_how_long_yet(clock: Clock) -> None:
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(clock, 5, Terminal()))
-    assert re.search(r"writing .* \d+% .*/1\.0 GB", text)
+@pytest.mark.parametrize(
+    ("total", "amount"),
+    [(10**9, r"1\.0 GB of 1\.0 GB  200\.0 MB/s"), (10, r"10 of 10  2\.0/s")],
+    ids=["bytes", "steps"],
+)
+def test_longer_work_shows_what_how_much_how_fast_and_how_long_yet(clock: Clock, total: int, amount: str) -> None:
+    progress = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(clock, 5, Terminal(), total=total))
+    assert re.search(rf"writing .* \d+% +{amount} ", progress)
 
 
 def test_a_bar_leaves_no_trace(clock: Clock) -> None:

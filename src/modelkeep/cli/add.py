@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from modelkeep.cli.command import (
     reason_option,
     trust_option,
 )
+from modelkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from modelkeep.keep import Bump, Keep
@@ -96,7 +96,7 @@ def run(
         metadata=dict(metadata),
         tags=tags,
         note=note,
-        assets=dict(assets),
+        assets=_assets(assets),
         pipeline=pipeline and _pipeline(pipeline),
         golden=golden and _examples(golden),
         gates=gates,
@@ -108,6 +108,12 @@ def run(
     return Answer(shapes.Version.of(added), [Lines(str(added))])
 
 
+def _assets(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:
+    from modelkeep.assets import from_file
+
+    return {name: from_file(name, path) for name, path in files}
+
+
 def _pipeline(path: Path) -> Pipeline:
     from modelkeep.pipeline import Pipeline
 
@@ -116,9 +122,15 @@ def _pipeline(path: Path) -> Pipeline:
 
 def _examples(path: Path) -> Any:
     """Arrays for the network's inputs, or what the pipeline takes."""
-    if path.suffix == ".json":
-        return json.loads(path.read_bytes())
-    import numpy
+    from modelkeep.assets import from_file
 
-    loaded = numpy.load(path, allow_pickle=False)
-    return dict(loaded) if path.suffix == ".npz" else loaded
+    if path.suffix != ".npz":
+        return from_file("golden", path)
+        from tempfile import TemporaryDirectory
+    from zipfile import BadZipFile, ZipFile
+
+    try:
+        with ZipFile(path) as archive, TemporaryDirectory() as folder:
+            return {Path(name).stem: from_file(name, archive.extract(name, folder)) for name in archive.namelist()}
+    except BadZipFile as error:
+        raise UsageError(f"{path} is no .npz file: {error}", hint="write it with numpy.savez") from error

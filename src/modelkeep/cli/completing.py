@@ -49,7 +49,7 @@ def refs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 @_silent
 def aliased(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
     """``model@alias`` for every alias of the model typed so far, or of every model."""
-    return (f"{model.name}@{alias}" for model in keep.models() for alias in model.aliases)
+    return (f"{model.name}@{alias}" for model in keep.models() for alias in model.aliases or ())
 
 
 @_silent
@@ -67,4 +67,4 @@ def shares(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 
 
 def _aliases(keep: Keep, name: str) -> Iterable[str]:
-    return next((model.aliases for model in keep.models() if model.name == name), ())
+    return next((model.aliases or () for model in keep.models() if model.name == name), ())

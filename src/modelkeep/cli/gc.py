@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from modelkeep.cli import shapes
-from modelkeep.cli.answer import Answer, Lines
+from modelkeep.cli.answer import Answer, Table
 from modelkeep.cli.command import command
 from modelkeep.sizes import human_bytes
 
@@ -40,6 +41,11 @@ def duration(text: str) -> timedelta:
 def run(keep: Keep, dry_run: bool, grace: timedelta) -> Answer:
     """Remove the blobs that no version needs any more."""
     swept = keep.gc(grace=grace, dry_run=dry_run)
-    done = "would remove" if dry_run else "removed"
-    value = shapes.Swept(dry_run=dry_run, blobs=swept.blobs, size=swept.size)
-    return Answer(value, [Lines(f"{done} {swept.blobs} blobs, {human_bytes(swept.size)}")])
+    counts = {
+        "would be removed" if dry_run else "removed": (swept.removed, swept.removed_bytes),
+        "too young": (swept.young, swept.young_bytes),
+        "needed": (swept.kept, swept.kept_bytes),
+    }
+    rows = [(what, str(blobs), human_bytes(size)) for what, (blobs, size) in counts.items()]
+    table = Table(("", "BLOBS", "SIZE"), rows, right=frozenset({"BLOBS", "SIZE"}))
+    return Answer(msgspec.convert(swept, shapes.Swept, from_attributes=True), [table])

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from modelkeep.sizes import human_bytes
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -45,29 +47,30 @@ class Bars:
 
     def _draw(self, what: str, done: int, total: int) -> None:
         progress = self._progress = self._progress or _started()
+        amount = _amount(done, total, seconds=time.monotonic() - self._began[what])
         if what not in self._tasks:
-            self._tasks[what] = progress.add_task(what, total=total)
-        progress.update(self._tasks[what], completed=done, total=total)
+            self._tasks[what] = progress.add_task(what, total=total, amount=amount)
+        progress.update(self._tasks[what], completed=done, total=total, amount=amount)
+
+
+def _amount(done: int, total: int, *, seconds: float) -> str:
+    """How much of how much, and how much a second."""
+    rate = done / seconds if seconds else 0.0
+    # What takes a second moves megabytes, or else counts models, layers, versions.
+    if total < 10**6:
+        return f"{done} of {total}  {rate:.1f}/s"
+    return f"{human_bytes(done)} of {human_bytes(total)}  {human_bytes(round(rate))}/s"
 
 
 def _started() -> Progress:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        TextColumn("{task.fields[amount]}"),
         TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
         transient=True,

@@ -76,12 +76,12 @@ class Version(Shape):
             size=version.size,
             new_bytes=version.new_bytes,
             parameters=version.parameters,
-            metrics=version.metrics,
-            metadata=version.metadata,
+            metrics=dict(version.metrics),
+            metadata=dict(version.metadata),
             tags=list(version.tags),
             created=version.created,
             yanked=version.yanked,
-            weights=version.weights,
+            weights=None if version.weights is None else dict(version.weights),
         )
 
 
@@ -169,11 +169,15 @@ class Exported(Shape):
 
 
 class Swept(Shape):
-    """What a gc removed, or with `--dry-run` would remove."""
+    """What a gc found and did."""
 
-    dry_run: bool
-    blobs: int
-    size: Annotated[int, says("bytes")]
+    dry_run: Annotated[bool, says("nothing was removed; `removed` is what would be")]
+    removed: Annotated[int, says("blobs")]
+    removed_bytes: int
+    young: Annotated[int, says("blobs that nothing needs, but younger than the grace")]
+    young_bytes: int
+    kept: Annotated[int, says("blobs that something needs")]
+    kept_bytes: int
 
 
 class Standing(Shape):
