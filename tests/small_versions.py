@@ -26,7 +26,7 @@ def publish(
 ) -> VersionRecord:
     """Publish a version of one part and of tensors that share one pack; ``said`` is more of its manifest."""
     fresh_since = time.monotonic()
-    parts = (Part(name="config.json", digest=registry.blobs.put(part)[0], size=len(part)),)
+    parts = (Part(name="config.json", digest=registry.blobs.put(part), size=len(part)),)
     packed = pack(registry, tensors) if tensors else ()
 
     def build(number: SemVer) -> Manifest:
@@ -47,7 +47,7 @@ def publish(
 
 def pack(registry: Registry, tensors: Sequence[bytes]) -> tuple[Tensor, ...]:
     """Put tensors into one blob, one after the other."""
-    blob = registry.blobs.put(b"".join(tensors))[0]
+    blob = registry.blobs.put(b"".join(tensors))
     offsets = [sum(map(len, tensors[:position])) for position in range(len(tensors))]
     return tuple(
         Tensor(

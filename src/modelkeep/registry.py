@@ -146,7 +146,7 @@ class Registry:
             try:
                 manifest = build(number)
             except GateRefused as error:
-                self._record_refusal(model, error, version=str(number))
+                self.refuse(model, error.report, version=str(number))
                 raise
             if (manifest.model, manifest.version) != (model, str(number)):
                 found = f"{manifest.model}:{manifest.version}"
@@ -154,7 +154,7 @@ class Registry:
             if time.monotonic() - last_look > REFRESH_AFTER:
                 last_look = time.monotonic()
                 self._refresh(manifest)
-            digest, written = self.blobs.put(encode(manifest))
+            digest, written = self.blobs.add(encode(manifest))
             action = Publish.of(manifest, digest, new_bytes=new_bytes + written)
             return action
 
@@ -170,14 +170,13 @@ class Registry:
                 hint="save again; let gc keep a grace longer than a save takes",
             )
 
-    def _record_refusal(
-        self, model: str, error: GateRefused, *, version: str | None = None, alias: str | None = None
-    ) -> None:
+    def refuse(self, model: str, report: object, *, version: str | None = None, alias: str | None = None) -> None:
+        """Record that gates said no, with their numbers, to a version or to the move of an alias to it."""
         from modelkeep.gates import results  # only a refusal needs them, and listing must start fast
 
-        if isinstance(error.report, Report):
-            action = Refuse(gates=results(error.report), version=version, alias=alias)
-            self.ledgers.append(model, lambda _: action)
+        if isinstance(report, Report):
+            action = Refuse(gates=results(report), version=version, alias=alias)
+            self.ledgers.append(model_name(model), lambda _: action)
 
     # --- asking
 
@@ -308,7 +307,7 @@ class Registry:
             if judge is not None:
                 judge(record)
         except GateRefused as error:
-            self._record_refusal(ref.model, error, version=record.version, alias=alias)
+            self.refuse(ref.model, error.report, version=record.version, alias=alias)
             raise
         return self._point(state, alias, "promote", {record.version: 100.0}, reason)
 
