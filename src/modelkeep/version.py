@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from modelkeep.catalog import Attachment, VersionRecord
 from modelkeep.manifest import Manifest
 from modelkeep.refs import SemVer
 from modelkeep.sizes import human_bytes
@@ -19,16 +20,50 @@ class Version:
     model: str
     version: SemVer
     digest: str  # of the manifest: the version's identity
+    kind: str  # "whole", or "weights" where no architecture was kept
     size: int  # bytes of everything it is made of
     new_bytes: int  # bytes that its save added to the store
     parameters: int
-    metrics: dict[str, Any]
-    metadata: dict[str, Any]
+    metrics: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     tags: tuple[str, ...]
+    note: str | None
     created: str  # RFC 3339, UTC
-    yanked: bool = False
-    weights: dict[str, float] | None = None  # the alias' split it was resolved through, version → percent
-    _read_manifest: Callable[[], Manifest] = field(repr=False, compare=False, kw_only=True)
+    actor: str
+    yanked: bool
+    attachments: tuple[Attachment, ...]
+    weights: Mapping[str, float] | None  # per cent by version, where a split alias selected it
+    _read_manifest: Callable[[], Manifest] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        record: VersionRecord,
+        read_manifest: Callable[[], Manifest],
+        *,
+        weights: Mapping[str, float] | None = None,
+    ) -> Version:
+        """A version from what the ledger tells of it."""
+        return cls(
+            model=model,
+            version=SemVer.parse(record.version),
+            digest=record.digest,
+            kind=record.kind,
+            size=record.size,
+            new_bytes=record.new_bytes,
+            parameters=record.parameters,
+            metrics=record.metrics,
+            metadata=record.metadata,
+            tags=record.tags,
+            note=record.note,
+            created=record.created,
+            actor=record.actor,
+            yanked=record.yanked,
+            attachments=record.attachments,
+            weights=weights if weights is not None and len(weights) > 1 else None,
+            _read_manifest=read_manifest,
+        )
 
     @cached_property
     def manifest(self) -> Manifest:

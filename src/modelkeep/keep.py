@@ -1,0 +1,495 @@
+"""The front door: an opened store, and everything one can do with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from modelkeep.catalog import VersionRecord
+from modelkeep.errors import LedgerDamaged, NotFound, UsageError
+from modelkeep.refs import ByAlias, Exact, Ref, model_name, parse_ref, parse_version
+from modelkeep.registry import Bump, ModelSummary, Moment, Registry, Resolved
+from modelkeep.storage import marker, open_store
+from modelkeep.storage.blobs import Verify
+from modelkeep.storage.protocol import ObjectStore, Progress
+from modelkeep.version import Version
+
+if TYPE_CHECKING:
+    import keras
+
+    from modelkeep.entry import Entry
+    from modelkeep.gates import Gate
+    from modelkeep.gc import Swept
+    from modelkeep.live.loading import Loaded
+    from modelkeep.manifest import Lineage, Manifest, Piece
+    from modelkeep.pipeline import Pipeline
+    from modelkeep.report import Diff, Finding, Report
+
+CustomObjects = Mapping[str, Any] | Iterable[Any]
+DEFAULT_STORE = "models"
+STORE_VARIABLE = "MODELKEEP_STORE"
+GRACE = timedelta(hours=24)
+_NOTHING: Mapping[str, Any] = {}
+
+
+def open(
+    store: str | os.PathLike[str] | ObjectStore | None = None,
+    *,
+    actor: str | None = None,
+    progress: Progress | None = None,
+) -> Keep:
+    """Open a store: a folder, a URL, or an object store of your own.
+
+    Without ``store``: ``$MODELKEEP_STORE``, else ``./models``. A folder that does not exist yet, or is
+    empty, becomes a store with the first write; until then reading from it raises StoreNotFound. ``actor``
+    is who the ledger names (default ``user@host``); ``progress(what, done, total)`` is called during long
+    work. Raises UsageError for a scheme that nobody implements.
+    """
+    if store is None:
+        store = os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+    place = open_store(store) if isinstance(store, str | os.PathLike) else store
+    return Keep(place, actor=actor, progress=progress)
+
+
+class Keep:
+    """An opened store; make one with :func:`modelkeep.open`. Safe to use from many threads and processes at once.
+
+    Whatever a method raises, the store is as it was before.
+    """
+
+    def __init__(self, store: ObjectStore, *, actor: str | None = None, progress: Progress | None = None) -> None:
+        self.store = store
+        self._registry = Registry(store, actor=actor)
+        self._progress = progress
+
+    def __repr__(self) -> str:
+        return f"Keep({self.store.url!r})"
+
+    # --- putting in
+
+    def save(
+        self,
+        model: keras.Model,
+        name: str,
+        *,
+        version: str | None = None,
+        bump: Bump | None = None,
+        metrics: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, Any] = _NOTHING,
+        tags: Sequence[str] = (),
+        note: str | None = None,
+        assets: Mapping[str, Any] = _NOTHING,
+        pipeline: Pipeline | None = None,
+        golden: Any = None,
+        gates: Sequence[Gate] = (),
+        parent: str | None = None,
+        data_digest: str | None = None,
+        architecture: bool = True,
+        allow_lambda: bool = False,
+        allow_non_finite: Sequence[str] = (),
+        check: bool = True,
+        reason: str | None = None,
+    ) -> Version:
+        """Publish a trained model as a version, whole, after it has come back from the store and answered the same.
+
+        The number is ``version``, or the newest one bumped (``minor`` unless told otherwise; the first is
+        1.0.0). ``golden`` are example inputs: of the network, or raw ones of the ``pipeline``; without them a
+        few are made up from the model's signature. ``gates`` are conditions to meet, expressions or functions of
+        the loaded model. ``parent`` is the ref it was trained on from. ``architecture=False`` keeps weights
+        alone; ``allow_lambda`` and ``allow_non_finite`` (names of weights) let pass what is refused otherwise;
+        ``check=False`` skips the rebuilding.
+
+        Raises GateRefused, VersionExists, CannotRebuild, NotFaithful, UnsafeContent, UsageError, StorageError.
+        """
+        from modelkeep.live import saving
+
+        name = model_name(name)
+        marker.ensure(self.store)
+        facts = saving.Facts(
+            metrics=metrics,
+            metadata=metadata,
+            tags=tags,
+            note=note,
+            assets=assets,
+            pipeline=pipeline,
+            golden=golden,
+            lineage=self._lineage(parent, data_digest),
+        )
+        terms = saving.Terms(
+            architecture=architecture,
+            allow_lambda=allow_lambda,
+            allow_non_finite=allow_non_finite,
+            check=check,
+            gates=gates,
+        )
+        record = saving.save(
+            self._registry,
+            model,
+            name,
+            facts,
+            terms,
+            version=version,
+            bump=bump,
+            others=partial(self._values_of_other, name, parent),
+            known=self._known_tensors(name, parent),
+            reason=reason,
+            progress=self._progress,
+        )
+        return self._version(name, record)
+
+    def add(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        custom_objects: CustomObjects | None = None,
+        trust: Sequence[str] = (),
+        **options: Any,
+    ) -> Version:
+        """Publish a file as a version: a bundle, or a ``.keras`` file of Keras 3.
+
+        A bundle is checked to the last byte and keeps its name, number and digest; it takes no other
+        arguments than ``reason``. A ``.keras`` file needs a ``name`` and takes whatever :meth:`save` takes;
+        ``custom_objects`` and ``trust`` are as for :meth:`load`. Raises UnsafeContent for a file that would
+        run code, IntegrityError for a damaged one, and what :meth:`save` raises.
+        """
+        path = Path(path)
+        if _is_bundle(path):
+            return self._add_bundle(path, name, **options)
+        from modelkeep.live import keras_file
+
+        if name is None:
+            raise UsageError(
+                f"{path.name} does not say what the model is called", hint="give a name: keep.add(path, name)"
+            )
+        model = keras_file.load(path, custom_objects=custom_objects, trust=trust)
+        return self.save(model, name, **options)
+
+    def _add_bundle(self, path: Path, name: str | None, *, reason: str | None = None, **options: Any) -> Version:
+        from modelkeep.formats import bundle
+
+        given = [key for key, value in {"name": name, **options}.items() if value]
+        if given:
+            raise UsageError(
+                f"a bundle keeps what its manifest says, so it takes no {', '.join(given)}",
+                hint="add it as it is, then annotate or promote it",
+            )
+        marker.ensure(self.store)
+        with bundle.read(path, progress=self._progress) as opened:
+            manifest = opened.manifest
+            self._registry.next_version(manifest.model, version=manifest.version)
+            added = bundle.import_into(self._registry.blobs, opened, progress=self._progress)
+        record = self._registry.publish(
+            manifest.model, lambda _: manifest, version=manifest.version, new_bytes=added, reason=reason
+        )
+        return self._version(manifest.model, record)
+
+    # --- taking out
+
+    def load(
+        self,
+        ref: str,
+        *,
+        into: keras.Model | None = None,
+        custom_objects: CustomObjects | None = None,
+        trust: Sequence[str] = (),
+        compile: bool = True,
+        verify: Verify = "eager",
+        at: Moment | None = None,
+    ) -> Loaded:
+        """Bring a version to life, every digest checked on the way in.
+
+        ``custom_objects`` (a mapping, or classes and functions) and ``trust`` (packages to import from)
+        give what is not Keras' own. ``into`` fills a model of yours instead of rebuilding one.
+        ``verify="lazy"`` checks in the background and raises at the first use after damage is known; None does
+        not check. ``at`` resolves the ref as of a time.
+
+        Raises NotFound's kin, IntegrityError, MissingCustomObjects, CannotLoad, UnsafeContent.
+        """
+        from modelkeep.live import loading
+
+        manifest = self.resolve(ref, at=at).manifest
+        blobs = self._registry.blobs
+        if into is not None:
+            return loading.load_into(into, manifest, blobs, verify=verify, progress=self._progress)
+        return loading.load(
+            manifest,
+            blobs,
+            custom_objects=custom_objects,
+            trust=trust,
+            compile=compile,
+            verify=verify,
+            progress=self._progress,
+        )
+
+    def export(self, ref: str, form: str = "bundle", *, to: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write a version in another form: ``bundle``, one ``.zip`` that :meth:`add` takes into any store.
+
+        The same version always gives the same bytes. Raises AlreadyExists unless ``overwrite``,
+        IntegrityError where a blob is damaged, UsageError for another form.
+        """
+        from modelkeep.formats import bundle
+
+        if form != "bundle":
+            raise UsageError("no such form", found=repr(form), expected="bundle")
+        blobs = self._registry.blobs
+        manifest = blobs.get(self.resolve(ref).digest)
+        bundle.write(manifest, blobs, Path(to), overwrite=overwrite, progress=self._progress)
+        return Path(to)
+
+    # --- asking
+
+    def resolve(self, ref: str, *, at: Moment | None = None) -> Version:
+        """The version that a ref selects, now or ``at`` a time (a bare date means its end, in UTC).
+
+        Raises ModelNotFound, VersionNotFound, AliasNotFound, InvalidRef.
+        """
+        marker.read(self.store)
+        found = self._registry.resolve(ref, at=at)
+        return self._version(found.model, found.record, found.targets)
+
+    def models(self) -> list[ModelSummary]:
+        """Every model, by name."""
+        marker.read(self.store)
+        return self._registry.models()
+
+    def versions(self, name: str) -> list[Version]:
+        """Every version of a model, lowest first. Raises ModelNotFound."""
+        marker.read(self.store)
+        return [self._version(name, record) for record in self._registry.versions(model_name(name))]
+
+    def history(self, name: str) -> list[Entry]:
+        """What happened to a model, or to an alias (``sentiment@production``), oldest first, the chain checked."""
+        marker.read(self.store)
+        ref = parse_ref(name)
+        return self._registry.history(ref.model, ref.selector.alias if isinstance(ref.selector, ByAlias) else None)
+
+    def search(self, expression: str, name: str | None = None) -> list[Version]:
+        """The versions for which an expression is true: ``accuracy > 0.9 and "nightly" in tags``.
+
+        The language is that of gates; see the guide. Raises UsageError, pointing at the place.
+        """
+        from modelkeep.expressions import select, values_of
+
+        marker.read(self.store)
+        versions = [self._version(model, record) for model, record in self._registry.records(name)]
+        return select(expression, versions, values_of)
+
+    def diff(self, old: str, new: str) -> Diff:
+        """What differs between two versions: layers, weights, metrics, metadata, assets, environment.
+
+        How far weights moved is told where NumPy is installed; it is not needed otherwise.
+        """
+        from modelkeep.diff import diff
+
+        return diff(
+            self.resolve(old).manifest, self.resolve(new).manifest, self._registry.blobs.get, distance=self._distance()
+        )
+
+    def verify(
+        self,
+        ref: str,
+        *,
+        live: bool = False,
+        custom_objects: CustomObjects | None = None,
+        trust: Sequence[str] = (),
+    ) -> Report:
+        """Check a version: the ledger's chain, the manifest, every digest and size, the environment.
+
+        With ``live`` it is also rebuilt, its weights compared to the bit and its golden examples replayed.
+        Damage is in the report; ``raise_for_failures()`` makes an error of it.
+        """
+        from modelkeep import environment, verify
+
+        version = self.resolve(ref)
+        report = verify.verify(
+            f"verify {version.ref}",
+            version.digest,
+            self._registry.blobs,
+            ledger=[self._chain(version.model)],
+            environment=lambda saved: environment.compare(saved, environment.here(packages=saved.packages)),
+            progress=self._progress,
+        )
+        if live and report.ok:
+            from modelkeep.live import verifying
+
+            options = {"custom_objects": custom_objects, "trust": trust}
+            return report.extended(verifying.verify(version.manifest, self._registry.blobs, **options))
+        return report
+
+    def _chain(self, model: str) -> Finding:
+        """Whether every entry of a ledger fits all before it."""
+        from modelkeep.report import Finding, Severity
+
+        try:
+            entries = len(self._registry.history(model))
+        except LedgerDamaged as damage:
+            return Finding("ledger", Severity.FAILURE, str(damage), model)
+        return Finding("ledger", Severity.OK, f"its {entries} entries fit together", model)
+
+    # --- moving names
+
+    def promote(self, ref: str, to: str, *, gates: Sequence[Gate] = (), reason: str | None = None) -> Version:
+        """Point the alias ``to`` at a version that meets ``gates``.
+
+        Raises GateRefused, which the ledger records, and Conflict where somebody else moved the alias meanwhile.
+        """
+        version = self.resolve(ref)
+        exact = Ref(version.model, Exact(version.version))
+        self._registry.promote(exact, to, judge=partial(self._judge, version, gates), reason=reason)
+        return version
+
+    def split(self, alias: str, weights: Mapping[str, float], *, reason: str | None = None) -> dict[str, float]:
+        """Share an alias' traffic between versions, in per cent that add up to 100. Raises UsageError, Conflict."""
+        model, name = _alias(alias)
+        return self._registry.split(model, name, weights, reason=reason).action.targets  # type: ignore[union-attr]
+
+    def rollback(self, alias: str, *, reason: str | None = None) -> Version:
+        """Point an alias at what it pointed at before its last move; again, and it goes further back.
+
+        Raises Conflict where there is nothing further back.
+        """
+        marker.read(self.store)
+        model, name = _alias(alias)
+        self._registry.rollback(model, name, reason=reason)
+        return self.resolve(alias)
+
+    def unalias(self, alias: str, *, reason: str | None = None) -> None:
+        """Take an alias away; a rollback brings it back. Raises AliasNotFound, Conflict."""
+        marker.read(self.store)
+        self._registry.remove_alias(*_alias(alias), reason=reason)
+
+    def annotate(
+        self,
+        ref: str,
+        *,
+        tags: Sequence[str] = (),
+        untag: Sequence[str] = (),
+        note: str | None = None,
+        reason: str | None = None,
+    ) -> Version:
+        """Add and remove tags, and replace the note (an empty one removes it)."""
+        version = self.resolve(ref)
+        self._registry.annotate(version.ref, add=tuple(tags), remove=tuple(untag), note=note, reason=reason)
+        return self.resolve(version.ref)
+
+    def yank(self, ref: str, *, undo: bool = False, reason: str | None = None) -> None:
+        """Let a version be found by number and digest only; ``undo`` takes that back.
+
+        Raises Conflict while an alias points at it.
+        """
+        marker.read(self.store)
+        self._registry.yank(ref, undo=undo, reason=reason)
+
+    def delete(self, ref: str, *, reason: str | None = None) -> None:
+        """Remove a version, named by its whole number or by digest; :meth:`gc` frees its bytes later.
+
+        Its number is never used again. Raises Conflict while an alias points at it.
+        """
+        marker.read(self.store)
+        self._registry.delete(ref, reason=reason)
+
+    # --- looking after
+
+    def gc(self, *, grace: timedelta = GRACE, dry_run: bool = False) -> Swept:
+        """Remove blobs that no version refers to and that are older than ``grace``.
+
+        ``grace`` must be longer than any save takes. Raises IntegrityError's kin where something that may
+        refer to blobs cannot be read; nothing was removed then.
+        """
+        from modelkeep.gc import gc
+
+        marker.read(self.store)
+        return gc(self._registry, grace=grace, dry_run=dry_run, progress=self._progress)
+
+    def fsck(self) -> Report:
+        """Check every entry, snapshot, manifest, blob and tensor; tell what is damaged and which versions it touches."""
+        from modelkeep.fsck import fsck
+
+        marker.read(self.store)
+        return fsck(self._registry, progress=self._progress)
+
+    # --- what the verbs share
+
+    def _version(self, model: str, record: VersionRecord, targets: Mapping[str, float] | None = None) -> Version:
+        return Version.of(model, record, partial(self._registry.manifest, model, record), weights=targets)
+
+    def _lineage(self, parent: str | None, data_digest: str | None) -> Lineage:
+        from modelkeep import gitinfo
+        from modelkeep.manifest import Lineage
+
+        git = gitinfo.read()
+        return Lineage(
+            parent=None if parent is None else self._full_name(parent),
+            data_digest=data_digest,
+            git_commit=None if git is None else git.commit,
+            git_dirty=None if git is None else git.dirty,
+        )
+
+    def _full_name(self, ref: str) -> str:
+        version = self.resolve(ref)
+        return f"{version.ref}@{version.digest}"
+
+    def _known_tensors(self, name: str, parent: str | None) -> dict[str, tuple[Piece, ...]]:
+        """Where the tensors of the newest version and of the parent lie, so that equal ones are not written again."""
+        known: dict[str, tuple[Piece, ...]] = {}
+        for manifest in filter(None, (self._manifest_or_none(name), self._manifest_or_none(parent))):
+            known.update({tensor.digest: tensor.pieces for tensor in manifest.tensors})
+        return known
+
+    def _manifest_or_none(self, ref: str | None) -> Manifest | None:
+        try:
+            return None if ref is None else self.resolve(ref).manifest
+        except NotFound:
+            return None
+
+    def _values_of_other(self, name: str, parent: str | None, selector: str) -> Mapping[str, Any] | None:
+        """The values of what a gate calls ``@production``, ``:1.0.0``, ``other:2.0.0`` or ``@parent``."""
+        from modelkeep.expressions import values_of
+
+        ref = parent if selector == "@parent" else f"{name}{selector}" if selector[0] in "@:" else selector
+        try:
+            return None if ref is None else values_of(self.resolve(ref))
+        except NotFound:
+            return None
+
+    def _judge(self, version: Version, gates: Sequence[Gate], _: VersionRecord) -> None:
+        from modelkeep import gates as judging
+        from modelkeep.expressions import values_of
+
+        judging.judge(
+            f"{version.ref} is refused",
+            gates,
+            values_of(version),
+            versions=partial(self._values_of_other, version.model, _plain_ref(version.manifest.lineage.parent)),
+            load=lambda: self.load(version.ref),
+        ).raise_for_failures()
+
+    def _distance(self) -> Callable[[Any, Any], float] | None:
+        try:
+            from modelkeep.live import compare
+        except ImportError:
+            return None
+        return partial(compare.distance, self._registry.blobs)
+
+
+def _plain_ref(parent: str | None) -> str | None:
+    """``sentiment:1.0.0`` of a lineage's ``sentiment:1.0.0@blake3:…``."""
+    return None if parent is None else parent.partition("@")[0]
+
+
+def _alias(text: str) -> tuple[str, str]:
+    ref = parse_ref(text)
+    if not isinstance(ref.selector, ByAlias):
+        raise UsageError("not an alias", found=repr(text), expected="model@alias, such as sentiment@production")
+    return ref.model, ref.selector.alias
+
+
+def _is_bundle(path: Path) -> bool:
+    from modelkeep.formats import bundle
+
+    return bundle.recognise(path)

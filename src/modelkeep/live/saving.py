@@ -1,0 +1,244 @@
+"""From a model in memory to a published version: captured, stored, rebuilt, replayed, judged, and only then named.
+
+The order is the promise. Blobs are durable before the ledger names them; the model is rebuilt from those
+very blobs and answers its golden examples before anything is published; and a failure at any step leaves
+no version behind, only blobs that nothing refers to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+import modelkeep
+from modelkeep import assets as codecs
+from modelkeep import gates as judging
+from modelkeep.catalog import VersionRecord
+from modelkeep.errors import NotFaithful
+from modelkeep.expressions import values_of
+from modelkeep.live import environment, golden
+from modelkeep.live.audit import audit
+from modelkeep.live.capture import Captured, capture
+from modelkeep.live.loading import Loaded, answer, load
+from modelkeep.live.variables import array_source
+from modelkeep.manifest import Lineage, Manifest, Part, Piece, canonical_json
+from modelkeep.pipeline import Pipeline
+from modelkeep.refs import SemVer
+from modelkeep.registry import Bump, Registry
+from modelkeep.report import Finding, Report, Severity
+from modelkeep.storage.blobs import Blobs, TensorSource
+from modelkeep.storage.protocol import Progress
+
+if TYPE_CHECKING:
+    import keras
+
+PIPELINE = "pipeline.json"
+_MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain"}
+
+Others = Callable[[str], Mapping[str, Any] | None]
+"""The values of another version, by what a gate calls it; see :func:`modelkeep.gates.judge`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the user says of a version, beside the model itself."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    note: str | None = None
+    assets: Mapping[str, Any] = field(default_factory=dict)
+    pipeline: Pipeline | None = None
+    golden: Any = None
+    lineage: Lineage = Lineage()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On what terms a model is taken: what may be left out, what is let pass, and what it must meet."""
+
+    architecture: bool = True
+    allow_lambda: bool = False
+    allow_non_finite: Sequence[str] = ()
+    check: bool = True
+    gates: Sequence[judging.Gate] = ()
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """A version in memory: what would be written, and what it says of itself so far."""
+
+    manifest: Manifest  # without parts and tensors
+    parts: Mapping[str, bytes]
+    tensors: Sequence[TensorSource]
+    objects: Mapping[str, object]
+
+
+def save(
+    registry: Registry,
+    model: keras.Model,
+    name: str,
+    facts: Facts,
+    terms: Terms,
+    *,
+    version: str | None = None,
+    bump: Bump | None = None,
+    others: Others,
+    known: Mapping[str, tuple[Piece, ...]],
+    reason: str | None = None,
+    progress: Progress | None = None,
+) -> VersionRecord:
+    """Publish ``model`` as the next version of ``name``.
+
+    ``others`` gives the values of the versions that gates compare with; ``known`` tells where earlier
+    versions' tensors lie. Raises GateRefused, NotFaithful, CannotRebuild, UnsafeContent, UsageError,
+    VersionExists, Conflict, StorageError; nothing is published then.
+    """
+    judging.check(terms.gates)
+    number = registry.next_version(name, version=version, bump=bump)
+    gathered = _gather(model, facts, terms)
+    _judge_early(registry, name, number, gathered, terms.gates, others)
+    started = time.monotonic()
+    manifest, new_bytes = _store(gathered, registry.blobs, known, progress)
+    come_back: list[Loaded] = []
+    if terms.check and manifest.kind == "whole":
+        come_back.append(_come_back(manifest, registry.blobs, model, gathered.objects))
+
+    def loaded() -> Loaded:
+        if not come_back:
+            come_back.append(load(manifest, registry.blobs, objects=gathered.objects))
+        return come_back[0]
+
+    def build(number: SemVer) -> Manifest:
+        candidate = replace(manifest, model=name, version=str(number), created=_now())
+        judged = _judge(name, number, terms.gates, values_of(candidate), others, loaded)
+        judged.raise_for_failures()
+        return replace(candidate, gates=judging.results(judged))
+
+    return registry.publish(
+        name, build, version=version, bump=bump, new_bytes=new_bytes, fresh_since=started, reason=reason
+    )
+
+
+def _judge_early(
+    registry: Registry, name: str, number: SemVer, gathered: _Gathered, gates: Sequence[judging.Gate], others: Others
+) -> None:
+    """Refuse by its numbers what would be refused anyway, before a byte is written."""
+    size = sum(tensor.nbytes for tensor in gathered.tensors) + sum(map(len, gathered.parts.values()))
+    values = {**values_of(gathered.manifest), "model": name, "version": str(number), "size": size}
+    report = _judge(name, number, [gate for gate in gates if isinstance(gate, str)], values, others, None)
+    if not report.ok:
+        registry.refuse(name, report, version=str(number))
+        report.raise_for_failures()
+
+
+def _judge(
+    name: str,
+    number: SemVer,
+    gates: Sequence[judging.Gate],
+    values: Mapping[str, Any],
+    others: Others,
+    load: Callable[[], Loaded] | None,
+) -> Report:
+    return judging.judge(f"{name}:{number} is refused", gates, values, versions=others, load=load or _nothing)
+
+
+def _nothing() -> None:
+    """What text gates load."""
+
+
+def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
+    """Everything the version will hold, read from the live model; nothing is written yet."""
+    captured = capture(model, architecture=terms.architecture, allow_lambda=terms.allow_lambda)
+    examples = _examples(model, captured, facts, terms)
+    found = (
+        *captured.findings,
+        *(audit(model) if terms.architecture else ()),
+        *golden.non_finite(model, allow=terms.allow_non_finite),
+        *examples.findings,
+    )
+    _refuse("this model cannot be kept as it is", found)
+    packed = [codecs.pack(name, value) for name, value in facts.assets.items()]
+    parts = dict(captured.parts)
+    arrays: dict[str, Any] = {}
+    for asset in packed:
+        parts.update(asset.parts)
+        arrays.update(asset.tensors)
+    if facts.pipeline is not None:
+        facts.pipeline.check_assets(facts.assets)
+        parts[PIPELINE] = facts.pipeline.to_json()
+    parts.update(examples.parts)
+    arrays.update(examples.arrays)
+    manifest = Manifest(
+        model="draft",
+        version="0.0.0",  # until the ledger gives it
+        created=_now(),
+        writer=f"modelkeep {modelkeep.__version__}",
+        kind=captured.kind,
+        parameters=captured.parameters,
+        trainable_parameters=captured.trainable_parameters,
+        metrics=dict(facts.metrics),
+        metadata=dict(facts.metadata),
+        tags=tuple(sorted(set(facts.tags))),
+        note=facts.note,
+        environment=environment.here(captured.custom_objects),
+        lineage=facts.lineage,
+        signature=captured.signature,
+        golden=examples.golden,
+        assets=tuple(asset.asset for asset in packed),
+        pipeline=None if facts.pipeline is None else PIPELINE,
+        custom_objects=captured.custom_objects,
+        notices=tuple(
+            f"{f.check}: {f.subject}: {f.message}" for f in found if f.severity in (Severity.NOTE, Severity.WARNING)
+        ),
+    )
+    # Metrics and metadata without a JSON form are refused here, before anything is written.
+    canonical_json(manifest)
+    tensors = (*captured.tensors, *(array_source(name, array) for name, array in arrays.items()))
+    return _Gathered(manifest, parts, tensors, captured.objects)
+
+
+def _examples(model: keras.Model, captured: Captured, facts: Facts, terms: Terms) -> golden.Recorded:
+    """The golden examples with the answers the model gives now; made up from its signature if none are given."""
+    if facts.golden is None:
+        return golden.probe(model, captured.signature)
+    predict = partial(answer, model, facts.pipeline, facts.assets)
+    return golden.record(predict, facts.golden, allow=terms.allow_non_finite)
+
+
+def _store(
+    gathered: _Gathered, blobs: Blobs, known: Mapping[str, tuple[Piece, ...]], progress: Progress | None
+) -> tuple[Manifest, int]:
+    """Write all of it, durably; tells the manifest and the bytes that were not there before."""
+    written = blobs.write(gathered.tensors, known=known, progress=progress)
+    parts = []
+    new_bytes = written.new_bytes
+    for name, data in sorted(gathered.parts.items()):
+        digest, added = blobs.add(data)
+        new_bytes += added
+        media = next((m for ending, m in _MEDIA.items() if name.endswith(ending)), "application/octet-stream")
+        parts.append(Part(name=name, digest=digest, size=len(data), media=media))
+    return replace(gathered.manifest, parts=tuple(parts), tensors=written.tensors), new_bytes
+
+
+def _come_back(manifest: Manifest, blobs: Blobs, model: keras.Model, objects: Mapping[str, object]) -> Loaded:
+    """The model rebuilt from the blobs just written, after it gave the answers of the one in memory."""
+    loaded = load(manifest, blobs, objects=objects)
+    _refuse("the model does not come back as it is", audit(model, loaded.model))
+    report = loaded.replay(same_backend=True)
+    _refuse("the rebuilt model does not answer as the original did", report.findings)
+    return loaded
+
+
+def _refuse(title: str, findings: Sequence[Finding]) -> None:
+    Report(title, tuple(findings), NotFaithful).raise_for_failures()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
