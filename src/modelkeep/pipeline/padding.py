@@ -50,8 +50,7 @@ def pad_sequences(
 
 
 def _length(row: Any, index: int) -> int:
-    # None among floats would quietly become NaN.
-    if isinstance(row, str | bytes) or not hasattr(row, "__len__") or (isinstance(row, list | tuple) and None in row):
+    if isinstance(row, str | bytes) or not hasattr(row, "__len__"):
         raise _not_numbers(row, index)
     return len(row)
 
@@ -60,9 +59,13 @@ def _array(row: Any, dtype: str, index: int) -> np.ndarray[Any, Any]:
     import numpy as np
 
     try:
-        return np.asarray(row, dtype=dtype)
+        array = np.asarray(row, dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise _not_numbers(row, index, f" that {dtype} holds") from error
+    # Only floats hold what None quietly becomes.
+    if array.dtype.kind == "f" and isinstance(row, list | tuple) and None in row:
+        raise _not_numbers(row, index)
+    return array
 
 
 def _not_numbers(row: Any, index: int, which: str = "") -> UsageError:

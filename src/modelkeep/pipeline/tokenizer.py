@@ -87,7 +87,8 @@ class Tokenizer:
         vocabulary = ranked if self.oov_token is None else [self.oov_token, *ranked]
         self.word_index = {word: number for number, word in enumerate(vocabulary, start=1)}
         self.index_word = {number: word for word, number in self.word_index.items()}
-        self.index_docs.update((self.word_index[word], count) for word, count in docs.items() if word in counts)
+        index_docs = {self.word_index[word]: count for word, count in docs.items() if word in counts}
+        self.index_docs = dict(sorted({**self.index_docs, **index_docs}.items()))
 
     def fit_on_sequences(self, sequences: Sequence[Sequence[int]]) -> None:
         """Count in how many sequences each number occurs, for ``tfidf`` without ever having seen text."""
