@@ -27,6 +27,8 @@ BUILD = "build.json"
 LAYER_ASSETS = "layer_assets/"
 TORCH_RNG = "state/torch_rng"
 
+_SHARED = "shared_object_id"
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -113,19 +115,25 @@ def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple
     return config, compile_config, (*in_config, *in_compile)
 
 
-def _numbered(config: Any) -> Any:
-    """The config with shared objects numbered from 1; Keras numbers them by memory address."""
+def _numbered(configs: Any) -> Any:
+    """The configs with shared objects numbered from 1; Keras numbers them by memory address.
+
+    Dtype policies are values: that two layers share one says nothing, and does not survive a round trip.
+    """
     numbers: dict[Any, int] = {}
 
     def visit(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: numbers.setdefault(inner, len(numbers) + 1) if key == "shared_object_id" else visit(inner)
-                for key, inner in value.items()
-            }
-        return [visit(inner) for inner in value] if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return [visit(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        is_policy = str(value.get("class_name")).endswith("DTypePolicy")
+        copy = {key: visit(inner) for key, inner in value.items() if key != _SHARED}
+        if _SHARED in value and not is_policy:
+            copy[_SHARED] = numbers.setdefault(value[_SHARED], len(numbers) + 1)
+        return copy
 
-    return visit(config)
+    return visit(configs)
 
 
 def _without_config(model: keras.Model, error: Exception) -> CannotRebuild:
@@ -173,7 +181,7 @@ def _record(found: Inventory) -> dict[str, Any]:
             name for name, variable in found.variables.items() if name.startswith("weights/") and not variable.trainable
         ],
         "optimizers": compiled.targets(found),
-        "metrics": compiled.resolved(found.nodes),
+        "metrics": compiled.resolved(found.nodes[0][1]),
     }
 
 

@@ -28,18 +28,12 @@ def config(model: keras.Model) -> Mapping[str, Any] | None:
     return arguments
 
 
-def resolved(nodes: list[tuple[str, internals.Node]]) -> dict[str, Any]:
-    """How each compiled model's metrics and losses were resolved by its first batch, by the model's path."""
-    record = {}
-    for path, node in nodes:
-        found = internals.resolved(node) if isinstance(node, internals.Trainer) else None
-        if found is not None:
-            record[path] = {
-                "metrics": found.metrics,
-                "losses": found.losses,
-                "targets": _described(found.targets),
-            }
-    return record
+def resolved(model: keras.Model) -> dict[str, Any] | None:
+    """How the first batch resolved the model's metrics and losses; None before it."""
+    found = internals.resolved(model)
+    if found is None:
+        return None
+    return {"metrics": found.metrics, "losses": found.losses, "targets": _described(found.targets)}
 
 
 def targets(found: Inventory) -> dict[str, list[str]]:

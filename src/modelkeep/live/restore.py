@@ -10,8 +10,9 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -76,9 +77,9 @@ def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: 
         if compiled_now:
             _build_optimizers(found, saved, nullcontext)
             found = inventory(found.nodes)
-        unmatched = _compare(found, saved, compiled=compiled_now)
+        _compare(found, saved, compiled=compiled_now)
         _load_by_themselves(found.nodes, saved)
-        _fill(found, saved, without=unmatched)
+        _fill(found, saved)
         _finish(found, saved)
 
 
@@ -160,10 +161,9 @@ def _first_that_works(saved: _Saved, configs: list[Any], compile_config: Any, ob
 def _build_and_fill(
     saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope
 ) -> keras.Model:
-    config, nested = _without_nested_compile(config)
+    config, nested = _without_nested_compile(config)  # also a copy: some from_config take their config apart
     with scope() as made, internals.sharing():
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects), safe_mode=True)
-    made = list(made or ())
     nodes = internals.walk(model)
     _freeze_layers(nodes, saved)
     if compile_config is not None:
@@ -171,13 +171,16 @@ def _build_and_fill(
         nodes = internals.walk(model)
     _load_by_themselves(nodes, saved)
     found = inventory(nodes)
+    filled = _fill(found, saved)
+    run_initializers(made or ())
     if compile_config is not None:
-        made += _build_optimizers(found, saved, scope)
+        # Only now: under TensorFlow an optimizer knows variables by what their values are held in.
+        slots = _build_optimizers(found, saved, scope)
         _build_metrics(model, saved)
         found = inventory(nodes)
-    unmatched = _compare(found, saved, compiled=compile_config is not None)
-    _fill(found, saved, without=unmatched)
-    run_initializers(made)
+        _fill(found, saved, already=filled)
+        run_initializers(slots)
+    _compare(found, saved, compiled=compile_config is not None)
     _finish(found, saved)
     return model
 
@@ -211,14 +214,14 @@ def _compile(
     *,
     same_backend: bool,
 ) -> None:
-    compiled.compile_again(model, compile_config, same_backend=same_backend)
+    compiled.compile_again(model, deepcopy(compile_config), same_backend=same_backend)
     for path, node in nodes:
         if path and isinstance(node, internals.Trainer) and node.name in nested:
             compiled.compile_again(node, nested[node.name], same_backend=same_backend)
 
 
 def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[keras.Variable]:
-    """Make the slots of every optimizer for the variables it was built for; gives what ``scope`` left without a value."""
+    """Make the slots of every optimizer for the variables it was built for, without values where ``scope`` defers."""
     made: list[keras.Variable] = []
     nodes = dict(found.nodes)
     for path, names in saved.record["optimizers"].items():
@@ -235,7 +238,7 @@ def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[ker
 
 
 def _build_metrics(model: keras.Model, saved: _Saved) -> None:
-    record = saved.record["metrics"].get("")
+    record = saved.record["metrics"]
     if record is None or not getattr(model, "compiled", False):
         return
     signature = saved.manifest.signature
@@ -258,10 +261,10 @@ def _cannot_rebuild(config: Any, error: Exception) -> CannotRebuild:
 # --- filling
 
 
-def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> set[str]:
-    """The stored names to pass by, because what held them was made by ``compile`` and is not there.
+def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> None:
+    """Raise CannotRebuild or NotFaithful where a name stands alone on either side.
 
-    Raises CannotRebuild or NotFaithful where any other name stands alone on either side.
+    Stored names are passed by where what held them was made by ``compile`` and is not there.
     """
     by_themselves = _names_loaded_by_themselves(found.nodes, saved)
     stored = saved.tensors.keys() - by_themselves - {TORCH_RNG}
@@ -271,7 +274,6 @@ def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> set[str]:
     without_variable, without_tensor = stored - there - passed_by, there - stored
     if without_variable or without_tensor:
         raise _mismatch(nodes, sorted(without_variable), sorted(without_tensor))
-    return passed_by
 
 
 def _only_compile_makes(name: str, nodes: Mapping[str, internals.Node], *, compiled: bool) -> bool:
@@ -320,14 +322,13 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
 
 
-def _fill(found: Inventory, saved: _Saved, *, without: set[str]) -> None:
-    """Give every variable its stored value. Raises NotFaithful where shape, dtype or name is another."""
+def _fill(found: Inventory, saved: _Saved, *, already: Set[str] = frozenset()) -> set[str]:
+    """Give every variable its stored value; the names of those. NotFaithful where shape, dtype or name differs."""
     made_trainable = internals.made_trainable(found.nodes)
     same_release = _release(keras.version()) == _release(saved.record["keras"])
-    for name, tensor in saved.tensors.items():
-        variable = found.variables.get(name)
-        if variable is None or name in without:
-            continue
+    filled = (saved.tensors.keys() & found.variables.keys()) - already
+    for name in filled:
+        tensor, variable = saved.tensors[name], found.variables[name]
         if same_release and name.startswith("weights/") and _plain(tensor.variable) != _plain(variable.path):
             raise NotFaithful(
                 f"{name} belongs to another variable than it was saved from",
@@ -336,6 +337,7 @@ def _fill(found: Inventory, saved: _Saved, *, without: set[str]) -> None:
                 hint="was a custom class edited since? load it with the class as it was",
             )
         assign(variable, saved.array(name), exact=saved.same_backend, made_trainable=id(variable) in made_trainable)
+    return filled
 
 
 def _plain(path: str | None) -> str:
