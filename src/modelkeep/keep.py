@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.catalog import VersionRecord
 from modelkeep.errors import LedgerDamaged, NotFound, UsageError
-from modelkeep.refs import ByAlias, Exact, Ref, model_name, parse_ref, parse_version
-from modelkeep.registry import Bump, ModelSummary, Moment, Registry, Resolved
+from modelkeep.refs import ByAlias, Exact, Ref, model_name, parse_ref
+from modelkeep.registry import Bump, ModelSummary, Moment, Registry
 from modelkeep.storage import marker, open_store
 from modelkeep.storage.blobs import Verify
 from modelkeep.storage.protocol import ObjectStore, Progress
@@ -407,7 +407,7 @@ class Keep:
         return gc(self._registry, grace=grace, dry_run=dry_run, progress=self._progress)
 
     def fsck(self) -> Report:
-        """Check every entry, snapshot, manifest, blob and tensor; tell what is damaged and which versions it touches."""
+        """Check every entry, snapshot, manifest, blob and tensor; tell what is damaged and what that touches."""
         from modelkeep.fsck import fsck
 
         marker.read(self.store)

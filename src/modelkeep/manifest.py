@@ -126,8 +126,8 @@ class Asset(_Record, frozen=True, kw_only=True):
 class Golden(_Record, frozen=True, kw_only=True):
     """Example inputs and the outputs the model gave when it was saved.
 
-    ``inputs`` and ``outputs`` are structures (see :class:`Signature`) whose leaves name tensors;
-    with ``raw`` the inputs are the JSON part ``raw`` instead: what the pipeline takes.
+    ``inputs`` and ``outputs`` are structures (see :class:`Signature`) whose leaves name tensors, or
+    parts where they end in ``.json``; with ``raw`` the inputs are the JSON part ``raw`` instead: what the pipeline takes.
     """
 
     count: int

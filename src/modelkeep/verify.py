@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from modelkeep.errors import FormatTooNew, IntegrityError, StorageError
-from modelkeep.manifest import MAX_MANIFEST, Environment, Golden, Manifest, Piece, Tensor, TensorSpec, decode
+from modelkeep.manifest import MAX_MANIFEST, Environment, Manifest, Piece, Tensor, TensorSpec, decode
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.sizes import human_bytes
 from modelkeep.storage.blobs import Blobs
@@ -241,13 +241,11 @@ def _references(manifest: Manifest, parts: set[str], tensors: set[str]) -> Itera
         if item.source is not None:
             yield f"custom object {item.name}", item.source, parts
     if manifest.golden is not None:
-        yield from (("golden", name, tensors) for name in _golden_tensors(manifest.golden))
+        # Arrays of text and plain values are JSON parts, and named so.
+        names = [*_leaves(manifest.golden.inputs), *_leaves(manifest.golden.outputs)]
+        yield from (("golden", name, parts if name.endswith(".json") else tensors) for name in names)
         if manifest.golden.raw is not None:
             yield "golden", manifest.golden.raw, parts
-
-
-def _golden_tensors(golden: Golden) -> list[str]:
-    return [*_leaves(golden.inputs), *_leaves(golden.outputs)]
 
 
 def _leaves(structure: Any) -> list[str]:

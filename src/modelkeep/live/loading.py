@@ -95,6 +95,10 @@ class Loaded:
             return None
         return Pipeline.from_json(self._stored.part(self.manifest.pipeline))
 
+    def wait(self) -> None:
+        """With ``verify="lazy"``: return when every tensor has been verified; raises IntegrityError on a mismatch."""
+        self._mapped.wait()
+
     def predict(self, raw: Any) -> Any:
         """From raw input to the answer, through the pipeline where there is one.
 
