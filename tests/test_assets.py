@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelkeep import assets, errors
-from modelkeep.assets import File, Packed, estimators, files
+from modelkeep.assets import File, Packed, estimators, files, keras_tokenizer, values
 from modelkeep.manifest import Asset, Tensor
 from modelkeep.pipeline import Tokenizer
 
@@ -150,9 +150,9 @@ def test_a_file_comes_back_with_its_name_and_is_written_where_told(tmp_path):
 
 
 def test_no_two_assets_share_a_part():
-    values = {"a": "text", "a.txt": File("x", b""), "a.json": [1], "text": {"a": 1}}
-    parts = [part for name, value in values.items() for part in assets.pack(name, value).parts]
-    assert len(set(parts)) == len(values)
+    named = {"a": "text", "a.txt": File("x", b""), "a.json": [1], "text": {"a": 1}}
+    parts = [part for name, value in named.items() for part in assets.pack(name, value).parts]
+    assert len(set(parts)) == len(named)
 
 
 # --- what cannot be kept
@@ -182,6 +182,20 @@ def test_a_value_of_no_known_kind_is_refused_with_those_that_are(value):
 def test_a_value_that_would_come_back_changed_is_refused(value, message):
     with pytest.raises(errors.UsageError, match=message):
         assets.pack("it", value)
+
+
+def test_an_estimator_that_holds_what_skops_has_no_form_for_is_refused():
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    with pytest.raises(errors.UsageError, match="'it': skops cannot keep this FunctionTransformer"):
+        assets.pack("it", preprocessing.FunctionTransformer(lambda x: x))
+
+
+def test_too_large_a_value_is_refused(monkeypatch):
+    monkeypatch.setattr(keras_tokenizer, "MAX_JSON", 9)
+    monkeypatch.setattr(values, "MAX_VALUE", 9)
+    for value in (Tokenizer(), "x" * 10, ["x" * 10]):
+        with pytest.raises(errors.LimitExceeded):
+            assets.pack("it", value)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "a b", "a" * 70, "ä"])

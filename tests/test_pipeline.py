@@ -109,7 +109,12 @@ def test_named_outputs_go_their_own_ways_and_the_others_stay_numbers():
     assert answers == {"mood": [{"label": "glad", "score": 0.75}], "other": [[1, 2]]}
 
 
-@pytest.mark.parametrize("outputs", [np.zeros((1, 2)), {"moods": np.zeros((1, 2))}])
+def test_outputs_in_a_list_are_named_by_their_place():
+    second = Pipeline([], outputs={"1": [steps.threshold()]})
+    assert second.finish([np.array([[1]]), np.array([[0.75]])], {}) == {"0": [[1]], "1": [True]}
+
+
+@pytest.mark.parametrize("outputs", [np.zeros((1, 2)), {"moods": np.zeros((1, 2))}, [np.zeros((1, 2))]])
 def test_outputs_without_the_declared_names_are_refused(outputs):
     with pytest.raises(errors.UsageError, match="does not give the outputs"):
         TWO.finish(outputs, {})

@@ -127,6 +127,12 @@ def test_transform_gives_dense_arrays_of_text_columns():
     assert steps.transform("e").apply(["b", "a"], {"e": encoder}).tolist() == [[0, 1], [1, 0]]
 
 
+def test_transform_leaves_numbers_among_texts_as_they_are():
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    encoder = preprocessing.OrdinalEncoder(categories=[["a", "b"], [1, 2]]).fit(np.array([["a", 1]], object))
+    assert steps.transform("e").apply([["b", 1], ["a", 2]], {"e": encoder}).tolist() == [[1, 0], [0, 1]]
+
+
 def test_transform_takes_a_label_encoder_whose_values_are_no_columns():
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     encoder = preprocessing.LabelEncoder().fit(["a", "b"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelkeep.errors import LimitExceeded, UsageError
+from modelkeep.errors import LimitExceeded, MissingExtra, UsageError
 from modelkeep.pipeline import Tokenizer, strict_json, tokenizer
 
 # Few letters, so that words repeat; and the ones that text handling trips over: dotted capital I, sharp s,
@@ -96,6 +98,36 @@ def test_a_tokenizer_goes_back_to_keras_and_can_be_fitted_further_there():
 
 
 @pytest.mark.keras
+def test_counting_sequences_without_texts_is_the_same_as_in_keras():
+    ours, theirs = Tokenizer(num_words=5), keras_tokenizer(num_words=5)
+    for sequences in ([[1, 1, 2], [0]], [[2, 9]]):
+        ours.fit_on_sequences(sequences)
+        theirs.fit_on_sequences(sequences)
+    assert ours.index_docs == theirs.index_docs
+    assert np.array_equal(ours.sequences_to_matrix([[1, 2]], "tfidf"), theirs.sequences_to_matrix([[1, 2]], "tfidf"))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "mode"), [(Tokenizer(), "count"), (Tokenizer(5), "tfidf"), (Tokenizer(5), "unheard of")]
+)
+def test_a_matrix_needs_a_width_a_known_mode_and_for_tfidf_documents(tokenizer, mode):
+    with pytest.raises(UsageError):
+        tokenizer.sequences_to_matrix([[1]], mode)
+
+
+def test_going_back_to_keras_without_keras_names_the_line_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras.src.legacy.preprocessing.text", None)  # as if it were not installed
+    with pytest.raises(MissingExtra, match="pip install 'modelkeep"):
+        Tokenizer().to_keras()
+
+
+@pytest.mark.keras
+def test_a_number_of_words_that_is_not_whole_is_refused():
+    with pytest.raises(UsageError, match="num_words cannot be so: found 1000"):
+        Tokenizer.from_keras(keras_tokenizer(num_words=1000.5))
+
+
+@pytest.mark.keras
 def test_an_analyzer_is_refused_because_keras_would_drop_it_silently():
     theirs = keras_tokenizer(analyzer=str.split)
     with pytest.raises(UsageError, match="analyzer"):
@@ -145,7 +177,15 @@ def test_an_oov_token_before_any_fit_is_refused_because_it_has_no_number():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_words": 1.5}, {"filters": None}, {"filters": ["ab"]}, {"split": ""}, {"lower": 1}, {"oov_token": 3}],
+    [
+        {"num_words": 1.5},
+        {"filters": None},
+        {"filters": ["ab"]},
+        {"filters": 5},
+        {"split": ""},
+        {"lower": 1},
+        {"oov_token": 3},
+    ],
 )
 def test_options_that_keras_could_not_run_with_are_refused_when_given(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
@@ -222,6 +262,13 @@ def test_plain_json_values_come_back_as_they_were(value):
 @pytest.mark.parametrize("value", [{1: "a"}, [b"x"], {"a": {"b": float("nan")}}, (object(),), [float("inf")]])
 def test_values_that_json_would_change_are_refused_with_the_place(value):
     with pytest.raises(UsageError, match=r" at \$"):
+        strict_json.check_plain(value)
+
+
+def test_a_value_that_holds_itself_is_refused():
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(LimitExceeded, match="nested too deeply"):
         strict_json.check_plain(value)
 
 

@@ -32,6 +32,8 @@ class Estimator:
         skops = extra("skops.io", "sklearn", f"the asset {name!r}")
         try:
             data = skops.dumps(value)
+            # skops writes some things, a lambda for one, that it cannot read again: find out while the value is here.
+            skops.loads(data, trusted=skops.get_untrusted_types(data=data))
         except Exception as error:  # whatever an estimator holds decides what goes wrong
             raise UsageError(f"skops cannot keep this {type(value).__name__}: {error}") from error
         kind = f"{type(value).__module__}.{type(value).__qualname__}"

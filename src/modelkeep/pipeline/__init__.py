@@ -68,9 +68,10 @@ class Pipeline(msgspec.Struct, frozen=True):
         }
 
     def finish(self, outputs: Any, assets: Mapping[str, Any]) -> Any:
-        """The answer to the network's output, in JSON values, one a row; a mapping of them for named outputs.
+        """The answer to the network's output, in JSON values, one a row; a mapping of them for several outputs.
 
-        Raises UsageError where the outputs do not fit the declared steps.
+        Outputs that the network gives in a list are named ``"0"``, ``"1"``, and so on. Raises UsageError
+        where the outputs do not fit the declared steps.
         """
         self.check_steps()
         if not self.outputs:
@@ -84,6 +85,8 @@ class Pipeline(msgspec.Struct, frozen=True):
                     hint="for several write outputs={name: [steps], ...}",
                 )
             return _plain(_run(self.outputs, outputs, assets))
+        if isinstance(outputs, list | tuple):
+            outputs = {str(place): output for place, output in enumerate(outputs)}
         if not isinstance(outputs, Mapping) or not self.outputs.keys() <= outputs.keys():
             raise UsageError(
                 "the network does not give the outputs that the pipeline names",

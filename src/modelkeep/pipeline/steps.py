@@ -213,7 +213,7 @@ class Transform(Step, frozen=True, tag="transform"):
             raise _unfit(self.asset, fitted, "a fitted scikit-learn scaler or encoder")
         rows = np.asarray(batch)
         if rows.dtype.kind == "U":
-            rows = rows.astype(object)
+            rows = np.asarray(batch, dtype=object)  # among texts NumPy has turned numbers into text too
         if rows.ndim == 1 and hasattr(fitted, "n_features_in_"):
             rows = rows[:, np.newaxis]
         result = transform(rows)

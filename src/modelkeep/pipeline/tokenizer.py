@@ -46,7 +46,7 @@ class Tokenizer:
     def __init__(
         self,
         num_words: int | None = None,
-        filters: Iterable[str] | None = FILTERS,
+        filters: Sequence[str] | None = FILTERS,
         lower: bool = True,
         split: str | None = " ",
         char_level: bool = False,
@@ -292,12 +292,16 @@ class Tokenizer:
             _expect(self.oov_token in self.word_index, "word_index", f"no {self.oov_token!r}", "the oov_token in it")
 
 
-def _joined(filters: Iterable[str] | None) -> str | None:
+def _joined(filters: Sequence[str] | None) -> str | None:
     if filters is None or isinstance(filters, str):
         return filters
-    characters = list(filters)
-    _expect(all(isinstance(c, str) and len(c) == 1 for c in characters), "filters", characters, "single characters")
-    return "".join(characters)
+    _expect(
+        isinstance(filters, list | tuple) and all(isinstance(c, str) and len(c) == 1 for c in filters),
+        "filters",
+        filters,
+        "text, or a list of single characters",
+    )
+    return "".join(filters)
 
 
 def _inner(text: Any, name: str) -> dict[str, Any]:
