@@ -104,6 +104,18 @@ def test_any_zip_tool_opens_it_the_manifest_first(whole):
         assert opened.namelist()[1:] == sorted(opened.namelist()[1:])
 
 
+def test_a_bundle_is_recognised_by_its_beginning_whatever_its_name(whole, tmp_path):
+    renamed = whole.rename(tmp_path / "model.keras")
+    assert bundle.recognise(renamed)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("config.json", "{}")
+    assert not bundle.recognise(tmp_path / "other.zip")
+    with pytest.raises(NotFound):
+        bundle.recognise(tmp_path / "none.zip")
+    with pytest.raises(StorageError):
+        bundle.recognise(tmp_path)
+
+
 def test_every_changed_byte_is_a_named_error(whole):
     """Each byte of headers, padding, manifest, config, pack, directory and end, flipped one at a time."""
     with whole.open("r+b", buffering=0) as file:

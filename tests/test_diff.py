@@ -149,6 +149,17 @@ def test_other_connections_are_told_and_other_automatic_names_are_not():
     assert architectures(old, skipped) == ({"out.inputs": ("changed", "dense → x")}, 1)
 
 
+def test_a_call_with_other_arguments_is_told():
+    def masked(**kwargs):
+        config = functional((dense("out", 1), ["x"]))
+        config["config"]["layers"][0]["inbound_nodes"] = [{"args": [keras_tensor("x"), 1], "kwargs": kwargs}]
+        return config
+
+    assert architectures(masked(mask=None), masked()) == ({}, 1)
+    told = ("changed", "[x, 1] → [x, 1, {mask: m}]")
+    assert architectures(masked(), masked(mask=keras_tensor("m"))) == ({"out.inputs": told}, 0)
+
+
 def test_weights_follow_their_layer_and_say_how_far_they_moved():
     parts = Parts()
     grown = sequential(dense("dense_2", 64), dense("dense_3", 32), dense("dense_4", 1), name="sequential_1")

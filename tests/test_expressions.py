@@ -6,10 +6,13 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelkeep.catalog import VersionRecord
+from modelkeep.entry import Publish
 from modelkeep.errors import UsageError
 from modelkeep.expressions import (
     MAX_LENGTH,
@@ -30,7 +33,10 @@ from modelkeep.expressions import (
     resolver,
     select,
     show,
+    values_of,
 )
+from modelkeep.manifest import Manifest
+from modelkeep.version import Version
 
 RECORD = {
     "model": "sentiment",
@@ -260,13 +266,30 @@ def test_a_missing_metric_says_what_there_is():
         ("@staging.accuracy < x", "missing"),
         ("[9.0.0].accuracy < 1", "missing"),
         ("@production.x < 1", "missing"),
+        ("(x > 1) == true", "missing"),
+        ("(@staging.accuracy > 1 and x > 1) == true", "missing"),
+        ("-model == 1", "mismatch"),
+        ("odd > 1", "mismatch"),
     ],
 )
 def test_an_undecided_condition_says_why(text, why):
-    candidate = {**RECORD, "metrics": {"accuracy": 0.9, "nan": math.nan, "inf": math.inf}}
+    candidate = {**RECORD, "metrics": {"accuracy": 0.9, "nan": math.nan, "inf": math.inf, "odd": {1}}}
     outcome = evaluate(parse(text), resolver(candidate, {"@production": RECORD}.get))
     assert isinstance(outcome, Unknown)
     assert [reason.why for reason in outcome.reasons] == [why]
+
+
+def test_a_manifest_and_a_version_give_the_same_values():
+    manifest = Manifest(
+        model="m", version="1.2.0", created="2026-05-01T00:00:00Z", writer="", tags=("a",), parameters=7
+    )
+    published = Publish.of(manifest, "blake3:", new_bytes=0)
+    record = VersionRecord(seq=1, created=manifest.created, actor="me", **msgspec.structs.asdict(published))
+    version = Version.of("m", record, lambda: manifest)
+    for described in (manifest, version):
+        assert match(
+            "version == '1.2.0' and created == 2026-05-01 and params == 7 and 'a' in tags", values_of(described)
+        )
 
 
 def test_names_are_listed_with_the_version_they_belong_to():
