@@ -78,8 +78,10 @@ def test_a_wrong_command_line_exits_with_2_and_names_the_help(
 
 
 def test_an_error_says_what_is_wrong_and_the_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "Ünicode:1", "--store", str(tmp_path)]) == 2
-    assert "not a model name: found 'Ünicode', expected" in capsys.readouterr().err
+    assert main(["list", "--store", str(tmp_path / "none")]) == 10
+    what, next_step = capsys.readouterr().err.splitlines()
+    assert what == f"error: {tmp_path / 'none'} is not a modelkeep store"
+    assert next_step.startswith("  → ")
 
 
 def test_an_error_for_a_program_is_one_line_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

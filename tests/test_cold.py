@@ -26,7 +26,6 @@ COLD = [
     "show sentiment@production",
     "history sentiment",
     "search 'accuracy > 0.9'",
-    "diff sentiment:1.0.0 sentiment:1.1.0",
     "promote sentiment:1.1.0 production --gate 'accuracy > 0.9'",
     "split sentiment@production 1.0.0=90 1.1.0=10",
     "rollback sentiment@production",

@@ -22,8 +22,9 @@ from modelkeep.cli.command import (
 from modelkeep.errors import UsageError
 
 if TYPE_CHECKING:
-    from modelkeep.keep import Bump, Keep
+    from modelkeep.keep import Keep
     from modelkeep.pipeline import Pipeline
+    from modelkeep.registry import Bump
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -126,7 +127,7 @@ def _examples(path: Path) -> Any:
 
     if path.suffix != ".npz":
         return from_file("golden", path)
-        from tempfile import TemporaryDirectory
+    from tempfile import TemporaryDirectory
     from zipfile import BadZipFile, ZipFile
 
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Table:
+
+class Table(msgspec.Struct, frozen=True):
     """Rows of text under headings. Columns in ``right`` hold numbers and are set to the right."""
 
     columns: Sequence[str]
@@ -16,15 +16,13 @@ class Table:
     right: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(msgspec.Struct, frozen=True):
     """Text whose lines stay as they are."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(msgspec.Struct, frozen=True):
     """Bytes for a file or another program, with nothing added."""
 
     data: bytes
@@ -33,8 +31,7 @@ class Raw:
 Block = Lines | Table | Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """``value`` is what ``--json`` prints, ``blocks`` what it is to people.
 
     ``exit_code`` is not 0 where the answer is a report that failed.

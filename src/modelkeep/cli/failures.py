@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import click
+import msgspec
 
 from modelkeep.cli.screen import printable
 from modelkeep.errors import ModelkeepError
-from modelkeep.report import Report
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell would say it
 READER_GONE = 141  # 128 + SIGPIPE
@@ -46,6 +44,8 @@ def wants_json(arguments: Sequence[str]) -> bool:
 def report(error: BaseException, *, in_json: bool) -> int:
     """Say what went wrong on stderr, and return the exit code for it."""
     if os.environ.get("MODELKEEP_TRACEBACK"):
+        import traceback
+
         traceback.print_exception(error)
     match error:
         case ModelkeepError():
@@ -68,7 +68,7 @@ def report(error: BaseException, *, in_json: bool) -> int:
 def warn(message: str, *, in_json: bool) -> None:
     """One warning on stderr, without the place in the code that raised it."""
     if in_json:
-        print(json.dumps({"warning": {"message": message}}), file=sys.stderr)
+        click.echo(msgspec.json.encode({"warning": {"message": message}}), err=True)
     else:
         click.secho(f"warning: {printable(message)}", fg="yellow", err=True)
 
@@ -76,7 +76,7 @@ def warn(message: str, *, in_json: bool) -> None:
 def _say(message: str, code: str, exit_code: int, *, in_json: bool, **parts: Any) -> int:
     if in_json:
         error = {"code": code, "exit_code": exit_code, "message": message, **parts}
-        print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr)
+        click.echo(msgspec.json.encode({"error": error}), err=True)
     else:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(printable(message), err=True)
@@ -84,6 +84,8 @@ def _say(message: str, code: str, exit_code: int, *, in_json: bool, **parts: Any
 
 
 def _parts(error: ModelkeepError) -> dict[str, Any]:
+    from modelkeep.report import Report
+
     parts = {"what": error.what, "found": error.found, "expected": error.expected, "hint": error.hint}
     report = {"report": error.report.to_json()} if isinstance(error.report, Report) else {}
     return {name: str(value) for name, value in parts.items() if value is not None} | report

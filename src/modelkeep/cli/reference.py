@@ -34,7 +34,7 @@ def reference() -> str:
 
 
 def _texts() -> Iterator[str]:
-    top = click.Context(modelkeep, info_name="modelkeep", terminal_width=_WIDTH)
+    top = click.Context(modelkeep, info_name="modelkeep", terminal_width=_WIDTH, **modelkeep.context_settings)
     yield _text("modelkeep", modelkeep.get_help(top))
     for name in COMMANDS:
         command = load(name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from modelkeep.cli import shapes
 from modelkeep.cli.answer import Answer, Lines
 from modelkeep.cli.command import alias_argument, command, reason_option
+from modelkeep.cli.wording import pointing
 
 if TYPE_CHECKING:
     from modelkeep.keep import Keep
@@ -21,4 +22,5 @@ def run(keep: Keep, alias: str, reason: str | None) -> Answer:
     Called again, it goes further back.
     """
     version = keep.rollback(alias, reason=reason)
-    return Answer(shapes.Version.of(version), [Lines(f"{alias} → {version.ref}")])
+    where = pointing(version.weights) if version.weights else version.ref
+    return Answer(shapes.Version.of(version), [Lines(f"{alias} → {where}")])

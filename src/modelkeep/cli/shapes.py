@@ -53,13 +53,16 @@ class Version(Shape):
     model: str
     version: str
     digest: Annotated[str, says("of the manifest: the version's identity")]
+    kind: Annotated[str, says("`whole`, or `weights` where no architecture was kept")]
     size: Annotated[int, says("bytes of everything it is made of")]
     new_bytes: Annotated[int, says("bytes that its save added to the store")]
     parameters: int
     metrics: dict[str, Any]
     metadata: dict[str, Any]
     tags: list[str]
+    note: str | None
     created: Annotated[str, says("RFC 3339, UTC")]
+    actor: Annotated[str, says("who published it")]
     yanked: bool
     weights: Annotated[
         dict[str, float] | None, says("where an alias that is split selected it: version → per cent, else null")
@@ -73,13 +76,16 @@ class Version(Shape):
             model=version.model,
             version=str(version.version),
             digest=version.digest,
+            kind=version.kind,
             size=version.size,
             new_bytes=version.new_bytes,
             parameters=version.parameters,
             metrics=dict(version.metrics),
             metadata=dict(version.metadata),
             tags=list(version.tags),
+            note=version.note,
             created=version.created,
+            actor=version.actor,
             yanked=version.yanked,
             weights=None if version.weights is None else dict(version.weights),
         )
