@@ -187,6 +187,21 @@ def test_weights_follow_their_layer_and_say_how_far_they_moved():
     )
 
 
+def test_inputs_and_outputs_follow_the_layers_they_are_named_after():
+    parts = Parts()
+
+    def side(number, length):
+        ends = {"inputs": f"input_layer{number}", "outputs": f"dense{number}"}
+        specs = {kind: (TensorSpec(name=name, shape=(length,), dtype="int8"),) for kind, name in ends.items()}
+        inputs = {"class_name": "InputLayer", "config": {"name": ends["inputs"]}}
+        config = parts.add("config.json", sequential(inputs, dense(ends["outputs"], 1)))
+        return {"parts": (config,), "signature": Signature(**specs)}
+
+    assert compared("signature", side("", 3), side("_1", 3), parts) == ({}, 2)
+    changes, _ = compared("signature", side("", 3), side("_1", 4), parts)
+    assert changes["input input_layer_1"] == ("changed", "int8 (3) → int8 (4)")
+
+
 def test_weights_without_an_architecture_are_matched_by_name_and_a_new_shape_is_told():
     old = {"tensors": (tensor("weights/a/vars/0", "1"), tensor("weights/b/vars/0", "2", (3,)))}
     new = {"tensors": (tensor("weights/a/vars/0", "3", (2, 3)), tensor("weights/c/vars/0", "4", ()))}
@@ -303,7 +318,7 @@ def test_raw_golden_inputs_are_compared_by_their_part():
 
 def test_sizes_say_how_much_is_shared():
     old, new = ({"tensors": (tensor("weights/a", "1"), *more)} for more in ((), (tensor("weights/b", "2"),)))
-    assert compared("size", old, new)[0] == {"size": ("changed", "16 → 32  16 B → 32 B, 16 B shared")}
+    assert compared("size", old, new)[0] == {"size": ("changed", "16 → 32  +16 B, 16 B shared")}
 
 
 @pytest.mark.parametrize("config", [b"{", b"[" * 5000, b"\xff", b'{"a": NaN}'])

@@ -37,7 +37,7 @@ def diff(old: Manifest, new: Manifest, read: Read, *, distance: Distance | None 
         _metrics(old, new),
         _values("metadata", old.metadata, new.metadata),
         Section("tags", tuple(_in_or_out(old.tags, new.tags))),
-        _described("signature", _signature(old), _signature(new)),
+        _described("signature", _signature(old, layers.renamed), _signature(new, {})),
         _described("assets", _assets(old), _assets(new)),
         _values("pipeline", _pipeline(old, read), _pipeline(new, read)),
         _described("custom objects", _objects(old), _objects(new)),
@@ -78,12 +78,13 @@ def _builtins(value: Any) -> Any:
     return {} if value is None else msgspec.to_builtins(value)
 
 
-def _signature(manifest: Manifest) -> dict[str, str]:
+def _signature(manifest: Manifest, renamed: Mapping[str, str]) -> dict[str, str]:
+    """Inputs and outputs by their names, which come from layers: of the old model as the new one calls them."""
     signature = manifest.signature
     if signature is None:
         return {}
     sides = (("input", signature.inputs), ("output", signature.outputs))
-    return {f"{side} {spec.name}": _spec(spec) for side, specs in sides for spec in specs}
+    return {f"{side} {renamed.get(spec.name, spec.name)}": _spec(spec) for side, specs in sides for spec in specs}
 
 
 def _spec(value: Tensor | TensorSpec) -> str:
@@ -253,7 +254,8 @@ def _size(old: Manifest, new: Manifest) -> Section:
         "parameters": (old.parameters, new.parameters),
         "trainable parameters": (old.trainable_parameters, new.trainable_parameters),
     }
-    remarks = {"size": f"{human_bytes(old.size)} → {human_bytes(new.size)}, {human_bytes(_shared(old, new))} shared"}
+    grown = f"{'+' if new.size > old.size else '-'}{human_bytes(abs(new.size - old.size))}"
+    remarks = {"size": f"{grown}, {human_bytes(_shared(old, new))} shared"}
     changes = [
         Change("changed", name, before, after, remarks.get(name, f"{after - before:+}"))
         for name, (before, after) in counts.items()
