@@ -15,8 +15,8 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array or a tensor of the backend; a lone numpy number is a number."""
-    return isinstance(value, np.ndarray) or bool(keras.ops.is_tensor(value))
+    """Whether a value is an array or a tensor of the backend; lone numpy numbers and variables are not."""
+    return isinstance(value, np.ndarray) or (bool(keras.ops.is_tensor(value)) and not isinstance(value, keras.Variable))
 
 
 def holds_arrays(structure: Any) -> bool:
