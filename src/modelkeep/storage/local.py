@@ -1,263 +1,471 @@
 """Objects as files below a folder, durable and whole or not there at all.
 
 **Creating.** A file is written under ``tmp/``, fsynced, and *linked* to its name: a link never replaces, so of two
-writers one wins. Then the folder is fsynced, and the parents of every folder that had to be made. Renaming without
+writers one wins. Then the folder is fsynced, and the parents of every folder that had to be made. A rename without
 these leaves empty or missing files after a power cut.
 
-**Deleting against refreshing.** ``refresh`` sets a file's time by its name. ``delete`` of old files first renames
-the file to ``<name>.doomed``, then looks at its time again:
+**Deleting against refreshing.** There is no lock. ``refresh`` opens the file, sets its time, and makes sure that the
+name still leads to the file whose time it set. ``delete`` of old files first moves the file to a name of its own,
+``tmp/doomed/<key>/<unique>``, and looks at its time only then:
 
-* refreshed before the rename: the new time is seen, and the file is linked back;
-* refreshed after the rename: the name is gone, so the refresher links ``.doomed`` back itself and tries again, or, if the
-  file was unlinked already, learns that it must write the object anew.
+* A refresh that made sure before the move has set its time before it: the deleter sees a young file, and links it back.
+* A refresh that comes after the move finds no name. It takes the file back itself (links it from ``tmp/doomed/``)
+  and starts again. If the deleter was faster, nothing is left: it answers False, and the caller writes the object anew.
 
-Readers that miss a name look for ``.doomed`` in the same way, so there is no moment in which an object that is wanted cannot
-be read, and a collector killed between the two steps has lost nothing.
+Whoever reads takes a file back in the same way, so there is no moment in which an object that is wanted cannot be had,
+and a collector killed halfway has lost nothing: the first writer to come by puts back what it left (:meth:`_sweep`).
+Since every deletion moves to a name that is never used again, a deleter that was held up for long can only
+ever unlink what it moved itself, and a file that was taken back meanwhile keeps its other name.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
-from typing import cast
 
 from modelkeep.errors import IntegrityError, ModelkeepError, NotFound, ObjectExists, StorageError
-from modelkeep.storage.keys import RESERVED_ENDING, RESERVED_FOLDER, check_key, check_prefix
+from modelkeep.storage.keys import RESERVED, check_folder, check_key, check_prefix, check_range
 from modelkeep.storage.protocol import Buffer, ObjectInfo
+from modelkeep.storage.syscalls import private_map, rename_noreplace, start_write_back
 
-_WRITE_BACK_EVERY = (
-    16 * 2**20
-)  # bytes; the disk works while the next ones are copied: 1.5 times faster than fsync alone
-_MAX_VECTOR = 512  # buffers a writev; Linux takes 1024
-_ABANDONED_AFTER = 60.0  # seconds; younger temporary files may not be locked yet
+_WRITE_BACK_EVERY = 16 * 2**20  # bytes; the disk works while the next ones are copied
+_MAX_VECTOR = 512  # buffers a writev; Linux takes 1,024
+_ABANDONED_AFTER = 60.0  # seconds; younger files may belong to somebody who has not come to lock them
+_TEMPORARY = "write-"  # tmp/ may hold a stranger's files too, when the folder was not a store before
+_DOOMED = f"{RESERVED}/doomed"
+_MOVED = "~"  # no part of a key begins so
+_GONE = (FileNotFoundError, NotADirectoryError)  # the latter for a key that leads through another object
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 _ADVICE = {
     errno.ENOSPC: "free some space, then run it again: nothing was changed",
     errno.EDQUOT: "the quota is used up; free some space, then run it again: nothing was changed",
+    errno.EFBIG: "the file system or a limit (ulimit -f) allows no file so large",
     errno.EROFS: "the file system is read-only; use a store on one that can be written",
-    errno.EACCES: "check who owns the folder and its permissions",
-    errno.EPERM: "check the folder's permissions, and that its file system has hard links",
+    errno.EACCES: "check who owns the folder, its permissions and, among several users, their umask",
+    errno.EPERM: "check who owns the folder, and that its file system has hard links",
+    errno.EXDEV: f"{RESERVED}/ must lie in the same file system as the rest of the store",
     errno.EIO: "the disk reported a fault: look at the system's log, and do not trust the disk",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
 }
 
 
 class LocalStore:
-    """An ObjectStore in a folder of a local file system that has hard links and fsync."""
+    """An ObjectStore in a folder of a local file system.
+
+    Making one touches nothing; the folder appears with the first object. Symbolic links and other irregular files
+    inside the store are refused.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
-        self._known_folders: set[Path] = set()
+        self._name = os.fspath(root)
+        self.root = Path(os.path.abspath(root))  # the working folder may change
+        self._durable: set[str] = set()  # folders whose own names are known to be on the disk
+        self._settled: set[tuple[str, int]] = set()  # objects whose names are, each with its inode
         self._swept = False
 
     @property
     def url(self) -> str:
         """The folder."""
-        return str(self.root)
+        return self._name
+
+    # --- reading
 
     def get(self, key: str) -> bytes:
-        """The whole file. Raises NotFound, StorageError."""
+        """The whole file. Raises NotFound, IntegrityError, StorageError."""
         with self._reading(key) as fd, open(fd, "rb", closefd=False) as file:
             return file.read()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``. Raises NotFound, IntegrityError, StorageError."""
-        with self._reading(key) as fd:
-            data = os.pread(fd, length, start)
-        if len(data) != length:
-            raise IntegrityError(f"{key} is too short", found=f"{len(data)} bytes", expected=f"{length} from {start}")
-        return data
+        with self._reading(key) as fd, open(fd, "rb", closefd=False) as file:
+            check_range(key, start, length, os.fstat(fd).st_size)
+            file.seek(start)
+            return file.read(length)
 
     def map(self, key: str) -> memoryview:
-        """A private map of the file: pages are read when touched and copied when written. Raises NotFound, StorageError."""
+        """The file as private memory, its pages copied when written. Raises NotFound, IntegrityError, StorageError."""
         with self._reading(key) as fd:
-            if os.fstat(fd).st_size == 0:
-                return memoryview(bytearray())
-            return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
-
-    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
-        """Write a file that was not there, durably. Raises ObjectExists, StorageError."""
-        path = self._path(key)
-        with _named_errors(f"cannot write {key} in {self.root}"):
-            if os.path.lexists(path):
-                raise ObjectExists(f"{key} is there already")
-            self._make_folder(path.parent)
-            with self._temporary() as (fd, temporary):
-                write_all(fd, chunks)
-                os.fsync(fd)
-                self._link(temporary, path)
-            _sync_folder(path.parent)
-
-    def refresh(self, key: str) -> bool:
-        """Set the file's time to now; False when it is not there. Raises StorageError."""
-        path = self._path(key)
-        with _named_errors(f"cannot refresh {key} in {self.root}"):
-            for _ in range(2):
-                try:
-                    os.utime(path, follow_symlinks=False)
-                except FileNotFoundError:
-                    if not self._resurrect(path):
-                        return False
-                else:
-                    # Whoever linked it may not have come to fsync the folder yet, and we are about to rely on it.
-                    _sync_folder(path.parent)
-                    return True
-        return False
+            return private_map(fd, os.fstat(fd).st_size)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every file whose key begins so. Raises StorageError."""
-        folder, _, start = check_prefix(prefix).rpartition("/")
-        yield from self._walk(self.root / folder, f"{folder}/" if folder else "", start)
+        """Every file whose key begins so; what is no regular file, too. Raises StorageError."""
+        folder, slash, start = check_prefix(prefix).rpartition("/")
+        yield from self._walk(folder + slash, start)
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The sub-folders that hold files further down. Raises StorageError."""
-        for entry in self._scan(self.root / check_prefix(prefix)):
-            if not prefix and entry.name == RESERVED_FOLDER:
+        for entry in self._scan(check_folder(prefix)):
+            below = f"{prefix}{entry.name}/"
+            if below == f"{RESERVED}/" or not entry.is_dir(follow_symlinks=False):
                 continue
-            if entry.is_dir(follow_symlinks=False) and next(self.list(f"{prefix}{entry.name}/"), None):
+            if next(self._walk(below), None):
                 yield entry.name
+
+    def now(self) -> float:
+        """This machine's clock, by which files are stamped."""
+        return time.time_ns() / 1e9
+
+    # --- writing
+
+    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
+        """Write a file that was not there, durably. Raises ObjectExists, IntegrityError, StorageError.
+
+        Should the disk fail after the link, in the fsync of the folder, StorageError says so and the object stays:
+        others may have seen it.
+        """
+        folder, name = _split(check_key(key))
+        doing = _named_errors(f"cannot write {key} in {self._name}")
+        with doing, self._made(folder) as above, self._made(RESERVED) as tmp:
+            if _exists(name, above):
+                raise ObjectExists(f"{key} is there already")
+            self._sweep()
+            with _temporary(tmp) as (fd, temporary):
+                write_all(fd, chunks)
+                os.fsync(fd)
+                _stamp(fd)  # when it appears, not when its last byte was written
+                _publish(temporary, tmp, name, above)
+                with _named_errors(f"{key} is in {self._name}, but the disk did not confirm that it stays"):
+                    self._settle(key, os.fstat(fd), above)
+
+    def refresh(self, key: str) -> bool:
+        """Set the file's time to now; False when it is not there. Raises IntegrityError, StorageError."""
+        folder, name = _split(check_key(key))
+        with _named_errors(f"cannot refresh {key} in {self._name}"):
+            while True:
+                try:
+                    with self._folder(folder) as above, _opened(name, above) as fd:
+                        before = os.fstat(fd)
+                        _stamp(fd)
+                        if _leads_to(name, above, fd):
+                            self._settle(key, before, above)
+                            return True
+                except _GONE:
+                    if not self._take_back(key):
+                        return False
 
     def delete(self, key: str, *, unless_younger_than: float | None = None) -> bool:
         """Unlink a file; False when it is not there or too young. Raises StorageError."""
-        path = self._path(key)
-        with _named_errors(f"cannot delete {key} in {self.root}"):
-            if unless_younger_than is None:
-                return _unlink(path)
-            doomed = _doomed(path)
+        folder, name = _split(check_key(key))
+        with _named_errors(f"cannot delete {key} in {self._name}"):
             try:
-                if os.lstat(path).st_mtime > unless_younger_than:
-                    return False
-                os.rename(path, doomed)
-            except FileNotFoundError:
+                with self._folder(folder) as above:
+                    if unless_younger_than is not None:
+                        self._sweep()
+                        return self._delete_old(key, name, above, unless_younger_than)
+                    os.unlink(name, dir_fd=above)
+                    return True
+            except _GONE:
                 return False
-            try:
-                young = os.lstat(doomed).st_mtime > unless_younger_than
-            except FileNotFoundError:  # a reader took it back and another delete came by
-                return False
-            if young:
-                self._resurrect(path)
-                return False
-            _unlink(doomed)
-            return not os.path.lexists(path)
 
-    def now(self) -> float:
-        """This machine's clock, which file times are taken from."""
-        return time.time()
+    def _settle(self, key: str, file: os.stat_result, above: int) -> None:
+        """Make sure that the name is on the disk: its writer may not have come so far, and the caller relies on it."""
+        identity = (key, file.st_ino)
+        if identity not in self._settled and time.time() - file.st_ctime < _ABANDONED_AFTER:
+            os.fsync(above)
+        self._settled.add(identity)
 
-    # --- reading
+    def _delete_old(self, key: str, name: str, above: int, limit: float) -> bool:
+        if _modified(name, above) >= limit:
+            return False
+        place = f"{_DOOMED}/{key}"
+        os.makedirs(self.root / place, exist_ok=True)  # it need not survive anything
+        try:
+            with self._folder(place) as doom:
+                mine = f"{_MOVED}{uuid.uuid4().hex}"
+                os.rename(name, mine, src_dir_fd=above, dst_dir_fd=doom)
+                with suppress(FileNotFoundError):  # somebody took it back
+                    if _modified(mine, doom) >= limit:
+                        _put_back(mine, doom, name, above)
+                    else:
+                        os.unlink(mine, dir_fd=doom)
+            return not _exists(name, above)
+        finally:
+            self._forget(place)
+
+    def _take_back(self, key: str) -> bool:
+        """Link a file to its name again that a collector moved away; False when there is none."""
+        folder, name = _split(key)
+        try:
+            with self._folder(f"{_DOOMED}/{key}") as doom, self._folder(folder) as above:
+                for mine in os.listdir(doom):
+                    if mine.startswith(_MOVED):
+                        with suppress(FileNotFoundError):
+                            _put_back(mine, doom, name, above)
+                            return True
+                return _exists(name, above)  # somebody else took it back
+        except _GONE:
+            return False
+
+    def _sweep(self) -> None:
+        """Once a process: remove what killed writers left in ``tmp/``, put back what killed collectors left there."""
+        if self._swept:
+            return
+        self._swept = True
+        with suppress(FileNotFoundError), self._folder(RESERVED) as tmp:
+            for name in os.listdir(tmp):
+                if name.startswith(_TEMPORARY) and _is_abandoned(name, tmp):
+                    with suppress(OSError):  # locked by its writer; or no locks here, and then it stays
+                        _unlink_unlocked(name, tmp)
+        for info in self._walk(f"{_DOOMED}/"):
+            place, name = _split(info.key)
+            with suppress(FileNotFoundError), self._folder(place) as doom:
+                if _is_abandoned(name, doom):
+                    self._take_back(place.removeprefix(f"{_DOOMED}/"))
+                    self._forget(place)
+
+    # --- folders
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[int]:
-        path = self._path(key)
-        with _named_errors(f"cannot read {key} in {self.root}"):
-            try:
-                fd = _open_regular(path)
-            except FileNotFoundError:
-                if not self._resurrect(path):
-                    raise NotFound(f"no object {key} in {self.root}") from None
-                fd = _open_regular(path)
+        with _named_errors(f"cannot read {key} in {self._name}"):
+            fd = self._open(check_key(key))
             try:
                 yield fd
             finally:
                 os.close(fd)
 
-    def _walk(self, folder: Path, above: str, start: str = "") -> Iterator[ObjectInfo]:
-        for entry in self._scan(folder):
-            if not entry.name.startswith(start) or entry.name.endswith(RESERVED_ENDING):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if above or entry.name != RESERVED_FOLDER:
-                    yield from self._walk(Path(entry.path), f"{above}{entry.name}/")
-            elif entry.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):  # deleted since the folder was read
-                    found = entry.stat(follow_symlinks=False)
-                    yield ObjectInfo(above + entry.name, found.st_size, found.st_mtime)
-
-    def _scan(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        with _named_errors(f"cannot list {folder}"):
+    def _open(self, key: str) -> int:
+        folder, name = _split(key)
+        while True:
             try:
-                with os.scandir(folder) as entries:
-                    yield from list(entries)
-            except (FileNotFoundError, NotADirectoryError):
-                return
-
-    # --- writing
-
-    def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
-
-    def _make_folder(self, folder: Path) -> None:
-        if folder in self._known_folders:
-            return
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            self._make_folder(folder.parent)
-            with suppress(FileExistsError):
-                os.mkdir(folder)
-        # Also when it was there: its maker may not have come so far.
-        _sync_folder(folder.parent)
-        self._known_folders.add(folder)
+                with self._folder(folder) as above:
+                    return _open_regular(name, above)
+            except _GONE:
+                if not self._take_back(key):
+                    raise NotFound(f"no object {key} in {self._name}") from None
 
     @contextmanager
-    def _temporary(self) -> Iterator[tuple[int, Path]]:
-        """A new file that is locked for as long as its writer lives, and gone afterwards."""
-        folder = self.root / RESERVED_FOLDER
-        self._make_folder(folder)
-        if not self._swept:
-            self._swept = True
-            _sweep(folder)
-        path = folder / f"{uuid.uuid4().hex}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    def _folder(self, path: str) -> Iterator[int]:
+        """A folder of the store, open. Raises FileNotFoundError, IntegrityError for a symbolic link on the way."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with suppress(OSError):  # without locks (some network file systems) age alone decides
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            yield fd, path
+            for part in path.split("/") if path else ():
+                inner = _open_folder(part, fd)
+                os.close(fd)
+                fd = inner
+            yield fd
         finally:
-            _unlink(path)
             os.close(fd)
 
-    def _link(self, temporary: Path, path: Path) -> None:
-        try:
-            os.link(temporary, path, follow_symlinks=False)
-        except FileExistsError:
-            raise ObjectExists(f"{path.relative_to(self.root)} is there already") from None
+    @contextmanager
+    def _made(self, path: str) -> Iterator[int]:
+        """The same, made if it is not there."""
+        self._make(path)
+        with self._folder(path) as fd:
+            yield fd
 
-    def _resurrect(self, path: Path) -> bool:
-        """Take back a file that a collector has doomed; False when there is none."""
-        doomed = _doomed(path)
+    def _make(self, path: str) -> None:
+        if path in self._durable and os.path.isdir(self.root / path):
+            return
+        if not path:
+            _make_durably(self.root)
+            return
+        above, name = _split(path)
+        self._make(above)
+        with self._folder(above) as fd:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=fd)
+            # Also when it was there, since its maker may not have come so far; the fsync holds for its neighbours too.
+            names = os.listdir(fd)
+            os.fsync(fd)
+        self._durable.update(f"{above}/{name}" if above else name for name in names)
+
+    def _forget(self, path: str) -> None:
+        """Remove a folder if nobody uses it."""
+        above, name = _split(path)
+        with suppress(OSError), self._folder(above) as fd:
+            os.rmdir(name, dir_fd=fd)
+
+    def _walk(self, above: str, start: str = "") -> Iterator[ObjectInfo]:
+        for entry in self._scan(above):
+            key = above + entry.name
+            if not entry.name.startswith(start) or key == RESERVED:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(f"{key}/")
+            else:
+                with suppress(FileNotFoundError):  # deleted since the folder was read
+                    found = entry.stat(follow_symlinks=False)
+                    yield ObjectInfo(key, found.st_size, found.st_mtime_ns / 1e9)
+
+    def _scan(self, above: str) -> Iterator[os.DirEntry[str]]:
+        doing = _named_errors(f"cannot list {above} in {self._name}")
+        with doing, suppress(*_GONE), self._folder(above.rstrip("/")) as fd, os.scandir(fd) as entries:
+            yield from entries
+
+
+# --- one file
+
+
+def _split(key: str) -> tuple[str, str]:
+    folder, _, name = key.rpartition("/")
+    return folder, name
+
+
+def _open_folder(name: str, above: int) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise _irregular(f"{name} is a symbolic link") from None
+        raise
+
+
+def _open_regular(name: str, above: int) -> int:
+    """A regular file, open for reading. Raises FileNotFoundError, IntegrityError for anything else of that name."""
+    try:
+        # Without O_NONBLOCK a pipe would keep us waiting for its writer.
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=above)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _irregular(f"{name} is a symbolic link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _irregular(f"{name} is no regular file")
+    return fd
+
+
+@contextmanager
+def _opened(name: str, above: int) -> Iterator[int]:
+    fd = _open_regular(name, above)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _irregular(what: str) -> IntegrityError:
+    return IntegrityError(what, hint="nothing but modelkeep should write into a store: move it away")
+
+
+@contextmanager
+def _temporary(tmp: int) -> Iterator[tuple[int, str]]:
+    """A new file that is locked for as long as its writer lives, and gone afterwards."""
+    name = f"{_TEMPORARY}{uuid.uuid4().hex}"
+    # 0666 less the umask: among several users of one store, all must be able to refresh.
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=tmp)
+    try:
+        with suppress(OSError):  # some network file systems have no locks; nothing is swept there
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd, name
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=tmp)
+        os.close(fd)
+
+
+def _publish(source: str, source_folder: int, target: str, target_folder: int) -> None:
+    """Give a file its name, which must be free. Raises ObjectExists, OSError."""
+    try:
         try:
-            os.link(doomed, path, follow_symlinks=False)
-        except FileNotFoundError:
-            return os.path.lexists(path)  # somebody else took it back
-        except FileExistsError:
-            pass
-        _unlink(doomed)
-        return True
+            os.link(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            try:
+                rename_noreplace(source, source_folder, target, target_folder)
+            except OSError as other:
+                if other.errno in (errno.ENOSYS, errno.EINVAL):
+                    raise StorageError(
+                        "the file system can give a file a name neither by link nor by renameat2, unless it is free",
+                        hint="use a store on one that has hard links",
+                    ) from error
+                raise
+    except FileExistsError:
+        raise ObjectExists(f"{target} is there already") from None
+
+
+def _put_back(mine: str, doom: int, name: str, above: int) -> None:
+    """Link a moved file to its name, then forget where it was moved to. Raises FileNotFoundError."""
+    try:
+        _publish(mine, doom, name, above)
+    except ObjectExists:
+        # Another copy has the name. This one may have been refreshed, so that one must be young.
+        with _opened(name, above) as fd:
+            _stamp(fd)
+    with suppress(FileNotFoundError):
+        os.unlink(mine, dir_fd=doom)
+
+
+def _stamp(fd: int) -> None:
+    """Set a file's time to :meth:`LocalStore.now`, or where it is another user's, to the kernel's coarser clock."""
+    now = time.time_ns()
+    try:
+        os.utime(fd, ns=(now, now))
+    except PermissionError:
+        os.utime(fd)
+
+
+def _modified(name: str, above: int) -> float:
+    return os.stat(name, dir_fd=above, follow_symlinks=False).st_mtime_ns / 1e9
+
+
+def _exists(name: str, above: int) -> bool:
+    try:
+        os.stat(name, dir_fd=above, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _leads_to(name: str, above: int, fd: int) -> bool:
+    return os.path.samestat(os.stat(name, dir_fd=above, follow_symlinks=False), os.fstat(fd))
+
+
+def _is_abandoned(name: str, above: int) -> bool:
+    try:
+        changed = os.stat(name, dir_fd=above, follow_symlinks=False).st_ctime
+    except FileNotFoundError:
+        return False
+    return time.time() - changed > _ABANDONED_AFTER
+
+
+def _unlink_unlocked(name: str, above: int) -> None:
+    with _opened(name, above) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=above)
+
+
+def _make_durably(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_durably(folder.parent)
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
+
+
+# --- its bytes
 
 
 def write_all(fd: int, chunks: Sequence[Buffer]) -> None:
-    """Write every byte of ``chunks``, letting the disk begin long before the end. Raises OSError."""
-    offset = started = 0
+    """Write every byte of ``chunks`` from where the file stands, letting the disk begin long before the end.
+
+    Raises OSError.
+    """
+    offset = started = os.lseek(fd, 0, os.SEEK_CUR)
     for batch in _batches(chunks):
         offset += _write_batch(fd, batch)
         if offset - started >= _WRITE_BACK_EVERY:
-            _start_write_back(fd, started, offset - started)
+            start_write_back(fd, started, offset - started)
             started = offset
 
 
 def _batches(chunks: Sequence[Buffer]) -> Iterator[list[memoryview]]:
-    """Buffers together: at most so many and so large that write-back starts in time."""
+    """Buffers together: at most so many, and so large that write-back starts in time."""
     batch: list[memoryview] = []
     size = 0
     for chunk in chunks:
@@ -275,83 +483,15 @@ def _batches(chunks: Sequence[Buffer]) -> Iterator[list[memoryview]]:
 
 
 def _write_batch(fd: int, batch: list[memoryview]) -> int:
-    total = sum(map(len, batch))
-    left = total
-    while left:
+    total = left = sum(map(len, batch))
+    while True:
         written = os.writev(fd, batch)
         left -= written
-        while written and batch:  # a short write: go on behind it
-            head = batch[0]
-            if written < len(head):
-                batch[0] = head[written:]
-                break
-            written -= len(head)
-            batch.pop(0)
-    return total
-
-
-def _start_write_back(fd: int, offset: int, length: int) -> None:
-    sync_file_range = _sync_file_range()
-    if sync_file_range is not None:
-        sync_file_range(fd, offset, length, 2)  # SYNC_FILE_RANGE_WRITE; only a hint, what fails is seen by fsync
-
-
-@cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    import ctypes  # takes as long to import as all the rest of this room
-
-    try:
-        function = ctypes.CDLL(None, use_errno=True).sync_file_range
-    except (OSError, AttributeError):  # not Linux
-        return None
-    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return cast("Callable[[int, int, int, int], int]", function)
-
-
-def _open_regular(path: Path) -> int:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise IntegrityError(f"{path} is not a regular file", hint="nothing but modelkeep should write into a store")
-    return fd
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _doomed(path: Path) -> Path:
-    return path.with_name(path.name + RESERVED_ENDING)
-
-
-def _unlink(path: Path) -> bool:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left: old, and locked by nobody."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_AFTER:
-                    _remove_if_unlocked(Path(entry.path))
-
-
-def _remove_if_unlocked(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
-    finally:
-        os.close(fd)
+        if not left:
+            return total
+        while written >= len(batch[0]):  # a short write: go on behind it
+            written -= len(batch.pop(0))
+        batch[0] = batch[0][written:]
 
 
 @contextmanager
@@ -363,9 +503,4 @@ def _named_errors(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        hint = _ADVICE.get(error.errno or 0)
-        if error.errno == errno.ELOOP:
-            raise IntegrityError(
-                f"{what}: a symbolic link", hint="nothing but modelkeep should write into a store"
-            ) from error
-        raise StorageError(f"{what}: {reason}", hint=hint) from error
+        raise StorageError(f"{what}: {reason}", hint=_ADVICE.get(error.errno or 0)) from error

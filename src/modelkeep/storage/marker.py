@@ -1,12 +1,21 @@
 """What makes a place a store: ``modelkeep.json``, with the format's number and the store's id.
 
-``FORMAT`` changes when an older modelkeep would misread the layout of keys. To bump it, follow the steps in
-:mod:`modelkeep.manifest`; a place whose number is not in ``READABLE`` is left alone.
+Format number
+-------------
+``FORMAT`` changes when an older modelkeep would misread the layout of keys, or lose what it does not know of.
+To bump it:
+
+1. Add the new number to ``READABLE`` and keep every older one there: stores open for ever, as they are.
+2. Where a room lays keys out anew, it asks for the number that :func:`read` returns, and reads the older layout too.
+3. Write a small store with the last release, commit it under ``tests/stores/<format>/``; the test that opens every
+   store there must pass.
+4. Say in CHANGELOG what an older modelkeep will answer (:class:`~modelkeep.errors.FormatTooNew`; it touches nothing).
 """
 
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
 import msgspec
 
@@ -58,15 +67,20 @@ def ensure(store: ObjectStore) -> Marker:
         return read(store)
     except StoreNotFound:
         stranger = next(store.list(""), None)
-        # Another process may be making this very store: its marker may be there by now.
-        if stranger is not None and stranger.key != KEY:
-            raise StoreNotFound(
-                f"{store.url} is neither a modelkeep store nor empty, so it is not touched",
-                found=stranger.key,
-                hint="name an empty or a new folder",
-            ) from None
-    try:
+        if stranger is not None:
+            return _read_beside(stranger.key, store)
+    with suppress(ObjectExists):  # another process was first
         store.create(KEY, [canonical_json(Marker(format=FORMAT, id=uuid.uuid4().hex))])
-    except ObjectExists:
-        pass  # another process was first
     return read(store)
+
+
+def _read_beside(stranger: str, store: ObjectStore) -> Marker:
+    """The marker, if another process made the store in this moment: it comes before everything else."""
+    try:
+        return read(store)
+    except StoreNotFound:
+        raise StoreNotFound(
+            f"{store.url} is neither a modelkeep store nor empty, so it is not touched",
+            found=stranger,
+            hint="name an empty or a new folder",
+        ) from None

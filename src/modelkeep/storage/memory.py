@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from modelkeep.errors import IntegrityError, NotFound, ObjectExists
-from modelkeep.storage.keys import check_key, check_prefix
+from modelkeep.errors import NotFound, ObjectExists
+from modelkeep.storage.keys import check_folder, check_key, check_prefix, check_range
 from modelkeep.storage.protocol import Buffer, ObjectInfo
 
 _serial = count(1)
@@ -20,7 +21,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._objects: dict[str, tuple[bytes, float]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._time = 0.0
         self._url = f"memory://{next(_serial)}"
 
     @property
@@ -37,10 +39,9 @@ class MemoryStore:
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``. Raises NotFound, IntegrityError."""
-        data = self.get(key)[start : start + length]
-        if len(data) != length:
-            raise IntegrityError(f"{key} is too short", found=f"{len(data)} bytes", expected=f"{length} from {start}")
-        return data
+        data = self.get(key)
+        check_range(key, start, length, len(data))
+        return data[start : start + length]
 
     def map(self, key: str) -> memoryview:
         """A private copy, at the start of a page. Raises NotFound."""
@@ -77,18 +78,20 @@ class MemoryStore:
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The distinct next key parts that hold objects further down."""
-        rests = (info.key[len(prefix) :].split("/") for info in self.list(prefix))
+        rests = (info.key[len(prefix) :].split("/") for info in self.list(check_folder(prefix)))
         yield from sorted({rest[0] for rest in rests if len(rest) > 1})
 
     def delete(self, key: str, *, unless_younger_than: float | None = None) -> bool:
         """Remove it; False when it is not there or too young."""
         with self._lock:
             found = self._objects.get(check_key(key))
-            if found is None or (unless_younger_than is not None and found[1] > unless_younger_than):
+            if found is None or (unless_younger_than is not None and found[1] >= unless_younger_than):
                 return False
             del self._objects[key]
             return True
 
     def now(self) -> float:
-        """This machine's clock."""
-        return time.time()
+        """This machine's clock, never twice the same: what happens after an answer is younger."""
+        with self._lock:
+            self._time = max(time.time(), math.nextafter(self._time, math.inf))
+            return self._time

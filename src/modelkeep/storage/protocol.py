@@ -27,11 +27,11 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Immutable objects by key. Keys are ``/``-joined parts of ``[A-Za-z0-9._-]``, none ``.`` or ``..``.
+    """Immutable objects by key. What may be a key, :func:`modelkeep.storage.keys.check_key` says; else UsageError.
 
     Safe to use from many threads, processes and machines at once. Every method raises
     StorageError when the place itself fails (disk full, read-only, I/O error); a failed
-    ``create`` leaves nothing behind that any method could see.
+    ``create`` leaves nothing behind that any method could see, unless its message says so.
     """
 
     @property
@@ -42,7 +42,10 @@ class ObjectStore(Protocol):
         """The whole object. Raises NotFound."""
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``start``. Raises NotFound; IntegrityError when the object is shorter."""
+        """Exactly ``length`` bytes from ``start``, none included.
+
+        Raises NotFound; IntegrityError when the object is shorter.
+        """
 
     def map(self, key: str) -> memoryview:
         """The object as private writable memory, at an address that is a multiple of 64.
@@ -62,17 +65,24 @@ class ObjectStore(Protocol):
         """Make the object as young as if it had just been created; False when it is not there."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object whose key begins with ``prefix``, in no order. A missing prefix lists nothing."""
+        """Every object whose key begins with ``prefix``, in no order. A missing prefix lists nothing.
+
+        Strangers among the objects are listed as well, by names that may be no keys. Objects that come or go
+        during the listing may be in it or not.
+        """
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The distinct next key parts below ``prefix`` (which ends in ``/`` or is empty) that hold objects further down."""
+        """The distinct next key parts below ``prefix`` that hold objects further down.
+
+        ``prefix`` ends in ``/`` or is empty.
+        """
 
     def delete(self, key: str, *, unless_younger_than: float | None = None) -> bool:
         """Remove an object; False when it was not there or is too young.
 
         ``unless_younger_than`` is a time (seconds since the epoch): an object created or refreshed
-        after it stays, even when the refresh races with this call.
+        at it or later stays, even when the refresh races with this call. Meanwhile every reader finds it.
         """
 
     def now(self) -> float:
-        """The store's own clock, which ``modified`` is measured by."""
+        """The store's own clock, which ``modified`` is measured by; finer than the time between two calls."""
