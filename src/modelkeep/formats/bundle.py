@@ -12,9 +12,10 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
 import blake3
@@ -52,25 +53,28 @@ def write(
     IntegrityError, StorageError.
     """
     described = decode(manifest)
-    total = described.size
+    digests = sorted(described.blobs())
     members: list[Member] = []
-    with new_file(path, overwrite=overwrite) as file:
-        for name, data in chain([(MANIFEST, manifest)], _contents(described, blobs)):
-            members.append(Member(name, len(data), zlib.crc32(data), members[-1].end if members else 0))
-            write_all(file, [local_header(members[-1]), data])
-            if progress:
-                progress("writing the bundle", min(members[-1].end, total), total)
+
+    def add(name: str, data: Buffer, crc: int) -> None:
+        members.append(Member(name, len(data), crc, members[-1].end if members else 0))
+        write_all(file, [local_header(members[-1]), data])
+        if progress:
+            progress("writing the bundle", min(members[-1].end, described.size), described.size)
+
+    with new_file(path, overwrite=overwrite) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        add(MANIFEST, manifest, zlib.crc32(manifest))
+        # The CRC takes longer than the digest and the copy together, so it runs ahead on the other cores.
+        for digest, crc in zip(digests, pool.map(partial(_crc_of_whole, blobs), digests), strict=True):
+            add(_member_name(digest), blobs.map_blob(digest), crc)
         end = directory(members)
         write_all(file, [end])
     return members[-1].end + len(end)
 
 
-def _contents(manifest: Manifest, blobs: Blobs) -> Iterator[tuple[str, Buffer]]:
-    for digest in sorted(manifest.blobs()):
-        data = blobs.map_blob(digest)
-        if digest_of(data) != digest:
-            raise IntegrityError(f"blob {digest} is damaged: its bytes have another digest", hint="run: modelkeep fsck")
-        yield _member_name(digest), data
+def _crc_of_whole(blobs: Blobs, digest: str) -> int:
+    blobs.check(digest)
+    return zlib.crc32(blobs.map_blob(digest))
 
 
 def _member_name(digest: str) -> str:
@@ -134,15 +138,18 @@ def read(path: Path, *, progress: Progress | None = None) -> Iterator[Bundle]:
 def import_into(blobs: Blobs, bundle: Bundle, *, progress: Progress | None = None) -> int:
     """Keep every blob of an open bundle in a store, ready to be published; returns the bytes added.
 
-    One blob is held in memory at a time. Raises IntegrityError, also where a tensor in a pack has another
-    digest than the manifest says; StorageError. What was added by then is left for ``gc``.
+    Two blobs are in memory at a time: one is written while the other waits for the disk. Raises
+    IntegrityError, also where a tensor in a pack has another digest than the manifest says; StorageError.
+    What was added by then is left for ``gc``.
     """
     added, done = 0, 0
-    for digest, member in bundle._members.items():
-        added += blobs.create(digest, [bundle.blob(digest)])
-        done += member.size
-        if progress:
-            progress("storing the bundle", done, bundle.size)
+    with ThreadPoolExecutor(2) as pool:
+        stored = pool.map(lambda digest: blobs.create(digest, [bundle.blob(digest)]), bundle._members)
+        for member, size in zip(bundle._members.values(), stored, strict=True):
+            added += size
+            done += member.size
+            if progress:
+                progress("storing the bundle", done, bundle.size)
     sizes = {digest: member.size for digest, member in bundle._members.items()}
     found = check_tensors(bundle.manifest, blobs, sizes, progress)
     Report("the bundle's tensors", tuple(found)).raise_for_failures()
@@ -179,16 +186,18 @@ def _audited(file: int, size: int, progress: Progress | None) -> Bundle:
     members: dict[str, Member] = {}
     end = first.end
     for blob in sorted(manifest.blobs()):
-        members[blob] = member = _member(file, end, size, _member_name(blob))
-        _check(file, member, blob)
-        end = member.end
-        if progress:
-            progress("checking the bundle", end, size)
+        members[blob] = _member(file, end, size, _member_name(blob))
+        end = members[blob].end
     tail = directory([first, *members.values()])
     if _some(file, len(tail) + 1, end) != tail:
         raise IntegrityError(f"the directory at byte {end:,} is not that of its members")
     sizes = {blob: member.size for blob, member in members.items()}
     Report("its manifest", tuple(check_structure(manifest, sizes))).raise_for_failures()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(partial(_check, file), members.values(), members)
+        for member, _ in zip(members.values(), checks, strict=True):
+            if progress:
+                progress("checking the bundle", member.end, size)
     return Bundle(manifest, digest, size, file, members)
 
 
