@@ -16,9 +16,9 @@ from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Buffer, Progress
 
 PACK_BELOW = 2**20  # bytes; smaller tensors share packs
-PACK_SIZE = 32 * 2**20  # bytes at which a pack is closed
-_COPIES_IN_FLIGHT = 64 * 2**20  # bytes of copied tensors held at once, beyond one
-_GROUP = 8 * 2**20  # bytes of small tensors hashed as one job: a job apiece costs more than its hash
+PACK_SIZE = 32 * 2**20  # bytes a pack does not exceed
+COPIES_IN_FLIGHT = 64 * 2**20  # bytes of copied tensors held at once, beyond the largest
+_GROUP = 4 * 2**20  # bytes hashed as one job: one for each small tensor would cost more than its hash
 _AHEAD = 4  # groups hashed ahead of the writing
 _WRITERS = 3  # one may wait for its fsync while another writes
 
@@ -59,6 +59,23 @@ class Place(Protocol):
         """Make blobs young again; returns those that are not there."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    source: TensorSource
+    digest: Digest
+    data: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A blob being written: its digest and the bytes it added, the tensors in it, the copied bytes it holds."""
+
+    blob: Future[tuple[Digest, int]]
+    laid: list[tuple[Digest, int, int]]  # digest, offset, size
+    nbytes: int
+    copied: int
+
+
 def write(
     place: Place,
     sources: Sequence[TensorSource],
@@ -71,11 +88,10 @@ def write(
         ThreadPoolExecutor(os.cpu_count(), "modelkeep-hash") as hashers,
         ThreadPoolExecutor(_WRITERS, "modelkeep-write") as writers,
     ):
-        writing = _Writing(place, known, writers, sum(source.nbytes for source in sources), progress)
+        writing = _Writing(place, sources, known, progress, hashers, writers)
         try:
-            for group, hashed in _ahead(hashers, list(_groups(sources)), writing):
-                for source, (digest, data) in zip(group, hashed, strict=True):
-                    writing.take(source, digest, data)
+            for group in _groups(sources):
+                writing.read(group)
             return writing.finish()
         except BaseException:
             hashers.shutdown(cancel_futures=True)
@@ -84,53 +100,57 @@ def write(
 
 
 class _Writing:
-    """The tensors of one write on their way: which are there already, which go where."""
+    """The tensors of one write on their way, in order: read and hashed, then placed, then written.
+
+    One thread decides; those of the pools hash and write. What ``_copied`` counts is bounded by ``_may_copy``:
+    bytes of sources that copy, from before their reading to the end of their writing.
+    """
 
     def __init__(
         self,
         place: Place,
+        sources: Sequence[TensorSource],
         known: Mapping[str, tuple[Piece, ...]],
-        writers: ThreadPoolExecutor,
-        total: int,
         progress: Progress | None,
+        hashers: ThreadPoolExecutor,
+        writers: ThreadPoolExecutor,
     ) -> None:
         self._place = place
+        self._sources = sources
         self._known = known
-        self._writers = writers
-        self._total = total
         self._progress = progress
-        self._done = 0
-        self._places: dict[str, tuple[Piece, ...]] = {}  # of this write, by tensor digest
-        self._fresh: set[str] = set()  # blobs of earlier versions refreshed by this write
-        self._tensors: list[tuple[TensorSource, Digest]] = []
-        self._pack: list[tuple[Digest, Buffer]] = []
+        self._hashers = hashers
+        self._writers = writers
+        self._hashing: deque[Future[list[_Hashed]]] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._pack: list[_Hashed] = []
         self._pack_size = 0
-        self._jobs: deque[tuple[Future[int], int]] = deque()
+        self._digests: list[Digest] = []  # of the sources placed so far
+        self._places: dict[str, tuple[Piece, ...]] = {}  # by digest; empty until its blob is written
+        self._fresh: set[str] = set()  # blobs of earlier versions refreshed by this write
         self._new_bytes = 0
-        self.copied = 0  # bytes of copied tensors that are read and not yet written
+        self._done = 0
+        self._total = sum(source.nbytes for source in sources)
+        self._copied = 0
+        self._may_copy = COPIES_IN_FLIGHT + max(map(_copied, sources), default=0)
 
-    def take(self, source: TensorSource, digest: Digest, data: Buffer) -> None:
-        """Place one tensor."""
-        self._tensors.append((source, digest))
-        copied = source.nbytes if source.copies else 0
-        if digest in self._places or self._is_known(digest):
-            self._step(source.nbytes, copied)
-        elif source.nbytes >= PACK_BELOW:
-            self._places[digest] = (Piece(blob=digest, size=source.nbytes),)
-            self._submit(digest, [data], source.nbytes, copied)
-        else:
-            self._places[digest] = ()  # known when the pack is closed
-            self._pack.append((digest, data))
-            self._pack_size += _padded(len(data))
-            self._step(source.nbytes, copied)
-            if self._pack_size >= PACK_SIZE:
-                self._close_pack()
+    def read(self, group: list[TensorSource]) -> None:
+        """Have a group read and hashed, as soon as there is room for it."""
+        copied = sum(map(_copied, group))
+        while self._hashing and (len(self._hashing) >= _AHEAD or self._copied + copied > self._may_copy):
+            self._place_group()
+        while self._jobs and (len(self._jobs) > _WRITERS or self._copied + copied > self._may_copy):
+            self._finish_job()
+        self._copied += copied
+        self._hashing.append(self._hashers.submit(_read_and_hash, group))
 
     def finish(self) -> Written:
         """Wait until everything is durable."""
+        while self._hashing:
+            self._place_group()
         self._close_pack()
         while self._jobs:
-            self.wait_for_one()
+            self._finish_job()
         tensors = tuple(
             Tensor(
                 name=source.name,
@@ -140,106 +160,101 @@ class _Writing:
                 pieces=self._places[digest],
                 variable=source.variable,
             )
-            for source, digest in self._tensors
+            for source, digest in zip(self._sources, self._digests, strict=True)
         )
         return Written(tensors, self._new_bytes)
 
-    def wait_for_one(self) -> bool:
-        """Wait for the oldest write; False when there is none."""
-        if not self._jobs:
-            return False
-        job, copied = self._jobs.popleft()
-        self._new_bytes += job.result()
-        self.copied -= copied
-        return True
+    def _place_group(self) -> None:
+        for hashed in self._hashing.popleft().result():
+            self._digests.append(hashed.digest)
+            if hashed.digest in self._places or hashed.source.nbytes == 0 or self._is_known(hashed.digest):
+                self._places.setdefault(hashed.digest, ())
+                self._let_go(hashed.source.nbytes, _copied(hashed.source))
+            elif hashed.source.nbytes >= PACK_BELOW:
+                self._submit([hashed])
+            else:
+                self._add_to_pack(hashed)
 
     def _is_known(self, digest: Digest) -> bool:
+        """Whether an earlier version has the tensor, and its blobs are there, young again."""
         pieces = self._known.get(digest)
         if pieces is None:
             return False
         stale = {piece.blob for piece in pieces} - self._fresh
-        if self._place.refresh(stale):
+        if stale and self._place.refresh(stale):
             return False  # collected in the meantime: write it anew
         self._fresh |= stale
         self._places[digest] = pieces
         return True
 
+    def _add_to_pack(self, hashed: _Hashed) -> None:
+        size = _padded(hashed.source.nbytes)
+        if self._pack_size + size > PACK_SIZE:
+            self._close_pack()
+        self._places[hashed.digest] = ()
+        self._pack.append(hashed)
+        self._pack_size += size
+
     def _close_pack(self) -> None:
-        if not self._pack:
-            return
-        pack, self._pack, self._pack_size = self._pack, [], 0
+        if self._pack:
+            self._submit(self._pack)
+        self._pack, self._pack_size = [], 0
+
+    def _submit(self, tensors: list[_Hashed]) -> None:
+        """Have tensors written as one blob."""
         chunks: list[Buffer] = []
-        offsets = []
+        laid = []
         offset = 0
-        for _, data in pack:
-            offsets.append(offset)
-            padding = _padded(len(data)) - len(data)
-            chunks += [data, bytes(padding)] if padding else [data]
-            offset += len(data) + padding
-        blob = digest_of(*chunks)
-        for (digest, data), offset in zip(pack, offsets, strict=True):
-            self._places[digest] = (Piece(blob=blob, offset=offset, size=len(data)),)
-        self._submit(blob, chunks, 0, 0)
+        for hashed in tensors:
+            self._places[hashed.digest] = ()
+            size = hashed.source.nbytes
+            laid.append((hashed.digest, offset, size))
+            chunks.append(hashed.data)
+            offset += size
+            if hashed is not tensors[-1] and offset % ALIGNMENT:
+                chunks.append(bytes(-offset % ALIGNMENT))
+                offset += len(chunks[-1])
+        digest = tensors[0].digest if len(tensors) == 1 else None
+        self._jobs.append(
+            _Job(
+                blob=self._writers.submit(_create, self._place, digest, chunks),
+                laid=laid,
+                nbytes=sum(hashed.source.nbytes for hashed in tensors),
+                copied=sum(_copied(hashed.source) for hashed in tensors),
+            )
+        )
 
-    def _submit(self, blob: Digest, chunks: list[Buffer], nbytes: int, copied: int) -> None:
-        def create() -> int:
-            added = self._place.create(blob, chunks)
-            chunks.clear()
-            return added
+    def _finish_job(self) -> None:
+        job = self._jobs.popleft()
+        blob, added = job.blob.result()
+        self._new_bytes += added
+        for digest, offset, size in job.laid:
+            self._places[digest] = (Piece(blob=blob, offset=offset, size=size),)
+        self._let_go(job.nbytes, job.copied)
 
-        self._jobs.append((self._writers.submit(create), copied))
-        self._step(nbytes, 0)
-
-    def _step(self, nbytes: int, copied: int) -> None:
-        self.copied -= copied
+    def _let_go(self, nbytes: int, copied: int) -> None:
+        self._copied -= copied
         self._done += nbytes
         if self._progress is not None:
             self._progress("saving", self._done, self._total)
 
 
 def _groups(sources: Iterable[TensorSource]) -> Iterator[list[TensorSource]]:
-    """Each large tensor by itself, small neighbours together."""
+    """Neighbours together up to the size of a job, a larger tensor by itself."""
     group: list[TensorSource] = []
     size = 0
     for source in sources:
-        if source.nbytes >= PACK_BELOW:
-            if group:
-                yield group
-                group, size = [], 0
-            yield [source]
-            continue
-        group.append(source)
-        size += source.nbytes
-        if size >= _GROUP:
+        if group and size + source.nbytes > _GROUP:
             yield group
             group, size = [], 0
+        group.append(source)
+        size += source.nbytes
     if group:
         yield group
 
 
-def _ahead(
-    hashers: ThreadPoolExecutor, groups: list[list[TensorSource]], writing: _Writing
-) -> Iterator[tuple[list[TensorSource], list[tuple[Digest, Buffer]]]]:
-    """Each group with its digests and data, in order, hashed a few groups ahead."""
-    waiting = deque(groups)
-    hashing: deque[tuple[list[TensorSource], Future[list[tuple[Digest, Buffer]]]]] = deque()
-    while waiting or hashing:
-        while waiting and len(hashing) < _AHEAD:
-            copied = sum(source.nbytes for source in waiting[0] if source.copies)
-            if copied and writing.copied and writing.copied + copied > _COPIES_IN_FLIGHT:
-                break
-            writing.copied += copied
-            group = waiting.popleft()
-            hashing.append((group, hashers.submit(_hash_group, group)))
-        if hashing:
-            group, future = hashing.popleft()
-            yield group, future.result()
-        else:
-            writing.wait_for_one()
-
-
-def _hash_group(group: list[TensorSource]) -> list[tuple[Digest, Buffer]]:
-    hashed: list[tuple[Digest, Buffer]] = []
+def _read_and_hash(group: list[TensorSource]) -> list[_Hashed]:
+    hashed = []
     for source in group:
         data = source.read()
         if len(data) != source.nbytes:
@@ -248,8 +263,19 @@ def _hash_group(group: list[TensorSource]) -> list[tuple[Digest, Buffer]]:
                 found=f"{len(data)} bytes",
                 expected=f"{source.nbytes}",
             )
-        hashed.append((digest_of(data), data))
+        hashed.append(_Hashed(source, digest_of(data), data))
     return hashed
+
+
+def _create(place: Place, digest: Digest | None, chunks: list[Buffer]) -> tuple[Digest, int]:
+    blob = digest or digest_of(*chunks)
+    added = place.create(blob, chunks)
+    chunks.clear()  # the job is kept for longer than its bytes
+    return blob, added
+
+
+def _copied(source: TensorSource) -> int:
+    return source.nbytes if source.copies else 0
 
 
 def _padded(size: int) -> int:
