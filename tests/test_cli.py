@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,3 +156,16 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_an_option_after_two_dashes_is_no_option() -> None:
     assert failures.wants_json(["show", "x", "--json"])
     assert not failures.wants_json(["show", "--", "--json"])
+
+
+def test_an_interrupted_command_says_so_and_has_done_nothing(tmp_path: Path) -> None:
+    steps, store = tmp_path / "steps.json", tmp_path / "models"
+    (tmp_path / "m.keras").touch()
+    os.mkfifo(steps)
+    command = ["add", str(tmp_path / "m.keras"), "m", "--pipeline", str(steps), "--store", str(store)]
+    process = subprocess.Popen([sys.executable, "-m", "modelkeep", *command], stderr=subprocess.PIPE, text=True)
+    with steps.open("wb"):  # opens when the command has begun to read
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+    assert (process.returncode, shown.strip()) == (failures.INTERRUPTED, "error: interrupted")
+    assert not store.exists()

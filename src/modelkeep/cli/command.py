@@ -40,9 +40,9 @@ def command(name: str, *, example: str, shape: str) -> Callable[[Callable[Concat
         @functools.wraps(function)
         def run(store: str | None, in_json: bool, *args: P.args, **kwargs: P.kwargs) -> int:
             import modelkeep
-            from modelkeep.cli import progress, screen
+            from modelkeep.cli import hush, progress, screen
 
-            with progress.Bars() as bars:
+            with hush.hushed(), progress.Bars() as bars:
                 answer = function(modelkeep.open(store, progress=bars), *args, **kwargs)
             screen.show(answer, in_json=in_json)
             return answer.exit_code
