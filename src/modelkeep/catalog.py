@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
 
 from modelkeep.refs import SemVer
 
-PAGE = 128  # records: a page of plain records is about 40 kB
+PAGE = 64  # records: a page of plain records is about 20 kB
 Kind = Literal["release", "prerelease"]
 Key = tuple[Any, ...]
 
@@ -73,6 +74,7 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str = ""  # of the page as stored; empty for a page that is not stored yet
 
 
+@lru_cache(maxsize=4096)
 def precedence(version: str) -> Key:
     """A key that sorts versions by the precedence of https://semver.org/#spec-item-11.
 

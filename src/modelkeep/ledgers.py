@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from modelkeep.entry import FORMAT, AnyAction, Entry, damaged, decode, encode, entry_key, moment, unseal
-from modelkeep.errors import Conflict, ModelNotFound, NotFound, ObjectExists
+from modelkeep.entry import FORMAT, AnyAction, Entry, damaged, decode, encode, entry_key, moment
+from modelkeep.errors import Conflict, LedgerDamaged, ModelNotFound, NotFound, ObjectExists
 from modelkeep.ledger import State, check, fold
 from modelkeep.snapshots import EVERY, Snapshots
 from modelkeep.storage.protocol import ObjectStore
@@ -56,20 +56,46 @@ class Ledgers:
 
     def state_or_new(self, model: str) -> State:
         """Like :meth:`state`; for a model that is not there, the state in which its first entry is written."""
-        state = self._states.get(model)
-        if state is None or not self._is_current(state):
-            state = self.snapshots(model).newest()
-        state = self.replay(model) if state is None else self._forward(state)
+        state = self._from_memory(model) or self._from_snapshots(model) or self.replay(model)
         if state.seq:
             self._states[model] = state
         return state
 
-    def _is_current(self, state: State) -> bool:
-        # A store may be deleted and made anew while this process remembers the old one.
+    def _from_memory(self, model: str) -> State | None:
+        if model not in self._states:
+            return None
         try:
-            return unseal(self._store.get(entry_key(state.model, state.seq)))[1] == state.head
-        except (NotFound, ValueError):
-            return False
+            return self._continued(self._states[model])
+        except LedgerDamaged:
+            return None  # damaged, or a store that was deleted and made anew: read it from the beginning
+
+    def _from_snapshots(self, model: str) -> State | None:
+        for state in self.snapshots(model).states():
+            following = self._continued(state)
+            if following is not None:
+                return following
+        return None
+
+    def _continued(self, state: State) -> State | None:
+        """A folded state and all that came since; None where it is not of this ledger.
+
+        Raises LedgerDamaged where the ledger lacks the entry that the state was folded up to: it was cut.
+        """
+        # The chain says whose state it is; only where nothing continues it is its own entry read again.
+        try:
+            following = self._forward(state)
+        except LedgerDamaged:
+            if self._is_head(state):
+                raise
+            return None
+        return following if following is not state or self._is_head(state) else None
+
+    def _is_head(self, state: State) -> bool:
+        try:
+            data = self._store.get(entry_key(state.model, state.seq))
+        except NotFound as error:
+            damaged(state.model, state.seq, "is missing, though a snapshot was made of it", cause=error)
+        return decode(data, state.model, state.seq)[1] == state.head
 
     def _forward(self, state: State, *, last: int | None = None, until: str | None = None) -> State:
         while state.seq != last:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from modelkeep.catalog import Attachment, VersionRecord, next_version, precedence
 from modelkeep.entry import Annotate, AnyAction, Attach, Delete, Entry, Move, Publish, Refuse, Yank, damaged, moment
@@ -43,9 +44,10 @@ from modelkeep.refs import (
     parse_ref,
     parse_version,
 )
-from modelkeep.report import Report
-from modelkeep.storage.blobs import Blobs
-from modelkeep.storage.protocol import ObjectInfo, ObjectStore
+
+if TYPE_CHECKING:
+    from modelkeep.storage.blobs import Blobs
+    from modelkeep.storage.protocol import ObjectInfo, ObjectStore
 
 Bump = Literal["major", "minor", "patch", "prerelease"]
 Moment = str | date | datetime
@@ -91,8 +93,14 @@ class Registry:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.store = store
-        self.blobs = Blobs(store)
         self.ledgers = Ledgers(store, actor=actor, clock=clock)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """The store's blobs."""
+        from modelkeep.storage.blobs import Blobs  # listing and resolving do without, and must start fast
+
+        return Blobs(self.store)
 
     # --- publishing
 
@@ -172,7 +180,8 @@ class Registry:
 
     def refuse(self, model: str, report: object, *, version: str | None = None, alias: str | None = None) -> None:
         """Record that gates said no, with their numbers, to a version or to the move of an alias to it."""
-        from modelkeep.gates import results  # only a refusal needs them, and listing must start fast
+        from modelkeep.gates import results  # likewise
+        from modelkeep.report import Report
 
         if isinstance(report, Report):
             action = Refuse(gates=results(report), version=version, alias=alias)

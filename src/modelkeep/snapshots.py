@@ -1,24 +1,24 @@
 """Folded ledgers kept as a cache: a wrong or missing one costs time, never truth.
 
 ``models/<name>/snapshots/<seq>.json`` is a root: the fold at that entry, in the same envelope as an entry,
-with the versions left out. They lie in ``snapshots/pages/<digest>.json``, at most 128 to a page in
+with the versions left out. They lie in ``snapshots/pages/<digest>.json``, at most 64 to a page in
 semantic-version order; a page that did not change is shared by the roots that name it. Whoever creates each
 eighth entry writes the next root and the pages that changed, and clears away what is older.
 
-A root counts only if its digest holds, it is this model's, and the ledger still has the entry it was folded
-up to. Everything else is passed over.
+A root counts only if its digest holds, it is this model's, and the entry it was folded up to is the ledger's.
+Everything else is passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 
 import msgspec
 
 from modelkeep.catalog import Bounds, Catalog, Page, VersionRecord, precedence
-from modelkeep.entry import damaged, decode, entry_key, seal, unseal
+from modelkeep.entry import seal, unseal
 from modelkeep.errors import IntegrityError, ModelkeepError, NotFound, ObjectExists, StorageError
 from modelkeep.ledger import Pointing, State
 from modelkeep.storage.hashing import digest_of
@@ -61,17 +61,15 @@ class Snapshots:
         self._prefix = f"models/{model}/snapshots/"
         self._replay = replay
 
-    def newest(self) -> State | None:
-        """The state of the newest root that counts, its pages yet unread; None without one.
+    def states(self) -> Iterator[State]:
+        """The states of all roots that can be read, the newest first, their pages yet unread.
 
-        Raises LedgerDamaged where a whole root of this model was folded up to an entry that is gone:
-        then the ledger was cut. Also where that entry's own bytes do not fit.
+        Whether they are of this ledger is for the reader to see.
         """
         for key in reversed(self.roots()):
             root = self.root(key)
-            if root is not None and self._is_anchored(root):
-                return self.state(root)
-        return None
+            if root is not None:
+                yield self.state(root)
 
     def roots(self) -> list[str]:
         """The keys of all roots, oldest first."""
@@ -86,13 +84,6 @@ class Snapshots:
             return None
         named = (root.format, root.model, self._root_key(root.seq))
         return root if named == (FORMAT, self._model, key) else None
-
-    def _is_anchored(self, root: Root) -> bool:
-        try:
-            data = self._store.get(entry_key(self._model, root.seq))
-        except NotFound as error:
-            damaged(self._model, root.seq, "is missing, though a snapshot was made of it", cause=error)
-        return decode(data, self._model, root.seq)[1] == root.head
 
     def state(self, root: Root) -> State:
         """The state that a root holds; its pages are read on use, or from the entries where they are lost."""
