@@ -60,6 +60,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--golden", type=_FILE, help="Example inputs: .npy, .npz (by input name), or .json (raw input).")
 @gates_option
 @click.option("--parent", metavar="REF", help="The version this one came from.", shell_complete=completing.refs)
+@click.option("--data-digest", metavar="TEXT", help="What names the data it was trained on.")
+@click.option(
+    "--allow-non-finite", multiple=True, metavar="WEIGHT", help="Let this weight hold NaN. May be given again."
+)
 @custom_objects_option
 @trust_option
 @reason_option
@@ -79,6 +83,8 @@ def run(
     golden: Path | None,
     gates: Sequence[str],
     parent: str | None,
+    data_digest: str | None,
+    allow_non_finite: Sequence[str],
     custom_objects: dict[str, Any] | None,
     trust: Sequence[str],
     reason: str | None,
@@ -102,6 +108,8 @@ def run(
         golden=golden and _examples(golden),
         gates=gates,
         parent=parent,
+        data_digest=data_digest,
+        allow_non_finite=allow_non_finite,
         custom_objects=custom_objects,
         trust=trust,
         reason=reason,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @command("export", example="modelkeep export sentiment@production bundle --to sentiment.zip", shape="Exported")
 @ref_argument
-@click.argument("form", type=click.Choice(["bundle"]), default="bundle")
+@click.argument("form", metavar="[FORM]", type=click.Choice(["bundle"]), default="bundle")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Where to write it.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 def run(keep: Keep, ref: str, form: str, to: Path, overwrite: bool) -> Answer:
