@@ -7,6 +7,7 @@ Run by ``make demo``; asks nothing, takes about a minute and a half on two cores
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ import modelkeep as mk
 from data import reviews
 
 DATA = Path(__file__).parent.parent / "demo-data"
+# As it stands in the environment that runs this, so that it can be pasted.
+COMMAND = os.path.relpath(Path(sys.executable).parent / "modelkeep")
 STORE = os.environ.get("MODELKEEP_STORE", "models")
 WORDS, LENGTH = 10_000, 100
 console = Console(highlight=False)
@@ -36,25 +39,25 @@ def baseline() -> keras.Model:
     """The tutorial's network."""
     return keras.Sequential(
         [
-            layers.Input((LENGTH,), dtype="int32"),
-            layers.Embedding(WORDS, 128),
-            layers.LSTM(64),
-            layers.Dense(1, activation="sigmoid"),
+            layers.Input((LENGTH,), dtype="int32", name="words"),
+            layers.Embedding(WORDS, 128, name="embedding"),
+            layers.LSTM(64, name="lstm"),
+            layers.Dense(1, activation="sigmoid", name="positive"),
         ],
         name="sentiment",
     )
 
 
 def improved() -> keras.Model:
-    """Reads both ways, and learns with parts of it switched off."""
+    """The same, learning with parts of it switched off."""
     return keras.Sequential(
         [
-            layers.Input((LENGTH,), dtype="int32"),
-            layers.Embedding(WORDS, 128),
-            layers.SpatialDropout1D(0.3),
-            layers.Bidirectional(layers.LSTM(32)),
-            layers.Dropout(0.3),
-            layers.Dense(1, activation="sigmoid"),
+            layers.Input((LENGTH,), dtype="int32", name="words"),
+            layers.Embedding(WORDS, 128, name="embedding"),
+            layers.SpatialDropout1D(0.3, name="word_dropout"),
+            layers.LSTM(64, name="lstm"),
+            layers.Dropout(0.3, name="dropout"),
+            layers.Dense(1, activation="sigmoid", name="positive"),
         ],
         name="sentiment",
     )
@@ -85,9 +88,9 @@ def main() -> None:
         "golden": texts[test][:10],
     }
 
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(2)
     model = baseline()
-    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(name="adam"), "binary_crossentropy", metrics=["accuracy"])
     with step("Train on 500 snippets, which is too few"):
         metrics = train_on(model, samples=500, epochs=1)
         say(f"accuracy {metrics['accuracy']:.3f}")
@@ -114,9 +117,9 @@ def main() -> None:
         keep.promote(first.ref, to="production", reason="the first that passes")
 
     model = improved()
-    optimizer = keras.optimizers.Adam(1e-3, use_ema=True)
-    model.compile(optimizer, "binary_crossentropy", metrics=["accuracy"])
-    with step("Train an improved network, three epochs"):
+    averaged = keras.optimizers.Adam(use_ema=True, name="adam")
+    model.compile(averaged, "binary_crossentropy", metrics=["accuracy"])
+    with step("Train an improved network: dropout, averaged weights, three epochs"):
         metrics = train_on(model, samples=len(x), epochs=3)
         say(f"accuracy {metrics['accuracy']:.3f}, loss {metrics['loss']:.3f}")
     with step("Keep it as the next version, and compare"):
@@ -125,25 +128,27 @@ def main() -> None:
             parent="sentiment@production", **whole,
         )  # fmt: skip
         say(second)
-        say(keep.diff(first.ref, second.ref))
+        diff = keep.diff(first.ref, second.ref)
+        for section in ("architecture", "compile", "metrics"):
+            for change in diff[section]:
+                say(f"{change.kind} {change.subject}: {change}")
     with step("Promote it, if it is no worse than what is in production"):
         gates = ["loss <= @production.loss", "accuracy >= @production.accuracy - 0.01"]
         keep.promote(second.ref, to="production", gates=gates, reason="better on the test set")
 
     with step("Classify sentences with what is in production"):
         loaded = keep.load("sentiment@production")
-        sentences = ["This movie was great", "A dull film, far too long", "Moving, funny and beautifully played"]
+        sentences = ["I loved every minute of it", "A dull film, far too long", "Moving, funny and beautifully played"]
         for sentence, answer in zip(sentences, loaded.predict(sentences), strict=True):
-            say(f"{answer}  {sentence}")
+            say(f"{answer['score']:.2f} {answer['label']}  {sentence}")
     with step("Roll back, as if it had gone wrong"):
         say(f"production is {keep.rollback('sentiment@production', reason='a rehearsal').ref} again")
-    with step("What happened"):
-        for entry in keep.history("sentiment"):
-            say(entry)
+    with step("What happened: modelkeep history sentiment"):
+        say(modelkeep("history", "sentiment"))
 
     seconds = time.perf_counter() - began
     console.print(f"\n[bold green]Done in {seconds:.0f} s.[/] Everything is in {STORE}. Now try:")
-    for command in (
+    for line in (
         "list",
         "versions sentiment",
         f"show {second.ref}",
@@ -153,7 +158,13 @@ def main() -> None:
         "history sentiment",
         "export sentiment@production bundle --to sentiment.zip",
     ):
-        console.print(f"  {Path(sys.executable).parent.name}/modelkeep {command}")
+        say(f"{COMMAND} {line}")
+
+
+def modelkeep(*words: str) -> str:
+    """What the command says of the same store."""
+    command = [sys.executable, "-m", "modelkeep", *words, "--store", STORE]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 @contextmanager

@@ -23,6 +23,7 @@ def main(target: Path) -> None:
 
         import demo
 
+        demo.COMMAND = ".venv/bin/modelkeep"
         demo.console = Console(record=True, width=COLUMNS, force_terminal=True, highlight=False)
         demo.console.print("$ make demo")
         demo.main()
