@@ -109,7 +109,9 @@ def functional() -> keras.Model:
 @specimen(floats(4, 6), floats(4, 1))
 def nested() -> keras.Model:
     """A model in a model in a model, the innermost compiled, trained and frozen."""
-    base = keras.Sequential([layers.Input((6,)), layers.Dense(3, name="inner"), layers.BatchNormalization()], name="base")
+    base = keras.Sequential(
+        [layers.Input((6,)), layers.Dense(3, name="inner"), layers.BatchNormalization()], name="base"
+    )
     _compiled(base)
     base.train_on_batch(floats(4, 6), floats(4, 3))
     base.trainable = False

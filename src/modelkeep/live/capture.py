@@ -13,6 +13,7 @@ import keras
 
 from modelkeep.errors import CannotRebuild, UsageError
 from modelkeep.live import compiled, custom_objects, internals, lambdas
+from modelkeep.live.allowlist import own_class
 from modelkeep.live.portable import portable
 from modelkeep.live.signature import signature
 from modelkeep.live.variables import Inventory, array_source, inventory, source
@@ -118,7 +119,8 @@ def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple
 def _numbered(configs: Any) -> Any:
     """The configs with shared objects numbered from 1; Keras numbers them by memory address.
 
-    Dtype policies are values: that two layers share one says nothing, and does not survive a round trip.
+    Policies, initializers and their like are values: that two layers share one says nothing, and does not
+    survive a round trip.
     """
     numbers: dict[Any, int] = {}
 
@@ -127,13 +129,17 @@ def _numbered(configs: Any) -> Any:
             return [visit(inner) for inner in value]
         if not isinstance(value, dict):
             return value
-        is_policy = str(value.get("class_name")).endswith("DTypePolicy")
         copy = {key: visit(inner) for key, inner in value.items() if key != _SHARED}
-        if _SHARED in value and not is_policy:
+        if _SHARED in value and not _is_value(value):
             copy[_SHARED] = numbers.setdefault(value[_SHARED], len(numbers) + 1)
         return copy
 
     return visit(configs)
+
+
+def _is_value(node: dict[str, Any]) -> bool:
+    cls = own_class(node.get("module"), node["class_name"])
+    return cls is not None and not issubclass(cls, keras.Operation | keras.metrics.Metric)
 
 
 def _without_config(model: keras.Model, error: Exception) -> CannotRebuild:

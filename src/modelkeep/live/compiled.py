@@ -73,7 +73,9 @@ def build_metrics(model: keras.Model, record: Mapping[str, Any], signature: Sign
     for sparse in islice(product((False, True), repeat=len(outputs)), _MOST_TRIES):
         forms = {name: _target(spec, single) for (name, spec), single in zip(outputs.items(), sparse, strict=True)}
         try:
-            internals.build_metrics(model, _nested(record["targets"], forms), tensors(signature.output_structure, signature.outputs))
+            internals.build_metrics(
+                model, _nested(record["targets"], forms), tensors(signature.output_structure, signature.outputs)
+            )
         except Exception:  # noqa: BLE001 - a wrong guess may fail anywhere in Keras
             internals.forget_metrics(model)
             continue
@@ -107,6 +109,9 @@ def _nested(description: Any, forms: dict[str, keras.KerasTensor]) -> Any:
         return forms.pop(next(iter(forms)))
     ((kind, inner),) = description.items()
     if kind == "dict":
-        return {key: forms.pop(key) if key in forms and value is None else _nested(value, forms) for key, value in inner.items()}
+        return {
+            key: forms.pop(key) if key in forms and value is None else _nested(value, forms)
+            for key, value in inner.items()
+        }
     values = [_nested(value, forms) for value in inner]
     return tuple(values) if kind == "tuple" else values

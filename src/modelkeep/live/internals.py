@@ -8,9 +8,10 @@ running their initializers. All of it works from Keras 3.6 on; ``tests/test_acro
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import keras
@@ -50,24 +51,51 @@ def walk(root: Node) -> list[tuple[str, Node]]:
             return  # an optimizer answers for the one it wraps
         if isinstance(node, Trainer):
             seen.update(id(made) for made in _made_by_compile(node))
-        # Private, because only it knows which attributes Keras passes over.
-        for attribute, child in saving_lib._walk_saveable(node):
-            descend(f"{path}/{attribute}".lstrip("/"), child)
+        for attribute, child in _children(node):
+            descend(f"{path}/{attribute}" if path else attribute, child)
 
     def descend(path: str, child: object) -> None:
         if isinstance(child, KerasSaveable):
             visit(path, child)
-        elif isinstance(child, list | tuple | dict) and id(child) not in seen:
+        elif id(child) not in seen:
             seen.add(id(child))
             kept.append(child)
             names: dict[str, int] = {}
-            for item in child.values() if isinstance(child, dict) else child:
-                if isinstance(item, KerasSaveable | list | tuple | dict):
+            for item in child.values() if isinstance(child, dict) else child:  # type: ignore[attr-defined]
+                if isinstance(item, _WITH_CHILDREN):
                     descend(f"{path}/{_unique(_name_in_container(item), names)}", item)
 
     kept: list[object] = []  # containers that properties make on the spot must not give their id to the next
     visit("", root)
     return found
+
+
+_WITH_CHILDREN = (KerasSaveable, list, tuple, dict)
+
+
+def _children(node: Node) -> Iterator[tuple[str, object]]:
+    kind = node._obj_type()
+    if kind in ("Sequential", "Functional"):
+        yield "layers", node.layers
+    names = attributes(node).keys() | _class_attributes(type(node))
+    for name in sorted(names - _passed_over(kind), key=lambda name: (name.startswith("_"), name)):
+        try:
+            child = getattr(node, name)
+        except Exception:  # noqa: BLE001 - a property of the user's, which may raise anything; Keras passes it by too
+            continue
+        if isinstance(child, _WITH_CHILDREN):
+            yield name, child
+
+
+@cache
+def _class_attributes(cls: Hashable) -> frozenset[str]:
+    return frozenset(dir(cls))
+
+
+@cache
+def _passed_over(kind: str) -> frozenset[str]:
+    # Private, and costly: Keras makes a layer to see which attributes every layer has.
+    return frozenset(saving_lib.get_attr_skipset(kind)) | _class_attributes(object)
 
 
 def _name_in_container(item: object) -> str:
@@ -103,8 +131,10 @@ def attributes(node: Node) -> dict[str, Any]:
     """A node's instance attributes; no property runs.
 
     Stateful RNNs keep their states, and layers their seed generators, where only the attributes lead to them.
+    Under torch a layer is a ``torch.nn.Module``, which keeps what is one itself apart.
     """
-    return dict(getattr(node, "__dict__", {}))
+    own = getattr(node, "__dict__", {})
+    return {**own, **own["_modules"]} if "_modules" in own else own
 
 
 def is_uninitialized(variable: keras.Variable) -> bool:
@@ -134,7 +164,9 @@ def initialize(variable: keras.Variable, tensor: Any, *, trainable: bool) -> Non
 def made_trainable(nodes: list[tuple[str, Node]]) -> set[int]:
     """The ids of all variables that were made trainable, frozen since or not."""
     # Private: `trainable_weights` of a frozen layer is empty.
-    return {id(variable) for _, node in nodes if isinstance(node, keras.Layer) for variable in node._trainable_variables}
+    return {
+        id(variable) for _, node in nodes if isinstance(node, keras.Layer) for variable in node._trainable_variables
+    }
 
 
 def run_initializer(variable: keras.Variable) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from modelkeep.live.allowlist import own_class
@@ -40,7 +40,7 @@ def _class_of(node: Mapping[str, Any], objects: Mapping[str, object]) -> type | 
     return given if isinstance(given, type) else own_class(node.get("module"), node["class_name"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _defaults(cls: type) -> dict[str, Any]:
     """What each argument is when it is not given, where Keras alone decides that.
 

@@ -56,10 +56,8 @@ def restore(
             hint="build the model yourself and load the weights into it",
         )
     saved = _Saved(manifest, parts, tensors)
-    objects = objects or {}
-    configs, compile_config = _configs(saved, objects, compile=compile)
     with internals.unchanged_after_error(), internals.unchanged_randomness():
-        model = _first_that_works(saved, configs, compile_config, objects)
+        model = _first_that_works(saved, objects or {}, compile=compile)
     if compile and TORCH_RNG in saved.tensors:
         internals.set_torch_rng(saved.array(TORCH_RNG))
     return model
@@ -124,26 +122,18 @@ class _Saved:
 # --- building
 
 
-def _configs(saved: _Saved, objects: Mapping[str, object], *, compile: bool) -> tuple[list[Any], Any]:
-    """The configs to try, in order, and the arguments of ``compile``; all checked before anything is built."""
-    whole = saved.json(CONFIG)
-    portable = saved.json(PORTABLE_CONFIG)
-    older = _release(keras.version()) < _release(saved.record["keras"])
-    configs = [portable] if older else [whole, portable]
+def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: bool) -> keras.Model:
+    """Build and fill the model: without initializers where its classes let it, from the portable config if need be.
+
+    Every config is checked before anything is built from it.
+    """
     compile_config = saved.json(COMPILE) if compile and saved.has(COMPILE) else None
-    for config in (*configs, compile_config):
-        check_config(config, objects)
-    return configs, compile_config
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-
-
-def _first_that_works(saved: _Saved, configs: list[Any], compile_config: Any, objects: Mapping[str, object]) -> keras.Model:
-    """Build and fill the model: without initializers where its classes let it, from the portable config if need be."""
+    check_config(compile_config, objects)
+    older = _release(keras.version()) < _release(saved.record["keras"])
     failures: list[Exception] = []
-    for config in configs:
+    for name in [PORTABLE_CONFIG] if older else [CONFIG, PORTABLE_CONFIG]:
+        config = saved.json(name)
+        check_config(config, objects)
         for scope in (internals.deferred, nullcontext):
             try:
                 with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
@@ -153,9 +143,13 @@ def _first_that_works(saved: _Saved, configs: list[Any], compile_config: Any, ob
             except Exception as failure:  # noqa: BLE001 - the user's classes run here, and the plain way comes next
                 failures.append(failure)
         if isinstance(failures[-1], NotFaithful):
-            break
+            break  # it was read well, and is another model
     plainly = failures[1]
-    raise plainly if isinstance(plainly, ModelkeepError) else _cannot_rebuild(configs[0], plainly) from plainly
+    raise plainly if isinstance(plainly, ModelkeepError) else _cannot_rebuild(config, plainly) from plainly
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _build_and_fill(
@@ -164,11 +158,10 @@ def _build_and_fill(
     config, nested = _without_nested_compile(config)  # also a copy: some from_config take their config apart
     with scope() as made, internals.sharing():
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects), safe_mode=True)
+    if compile_config is not None:
+        _compile(model, saved, compile_config, nested)
     nodes = internals.walk(model)
     _freeze_layers(nodes, saved)
-    if compile_config is not None:
-        _compile(model, nodes, compile_config, nested, same_backend=saved.same_backend)
-        nodes = internals.walk(model)
     _load_by_themselves(nodes, saved)
     found = inventory(nodes)
     filled = _fill(found, saved)
@@ -206,18 +199,13 @@ def _without_nested_compile(config: Any) -> tuple[Any, dict[str, Any]]:
     return visit(config), nested
 
 
-def _compile(
-    model: keras.Model,
-    nodes: list[tuple[str, internals.Node]],
-    compile_config: Any,
-    nested: Mapping[str, Any],
-    *,
-    same_backend: bool,
-) -> None:
-    compiled.compile_again(model, deepcopy(compile_config), same_backend=same_backend)
-    for path, node in nodes:
+def _compile(model: keras.Model, saved: _Saved, compile_config: Any, nested: Mapping[str, Any]) -> None:
+    inner = internals.walk(model) if nested or saved.record["frozen_layers"] else []
+    _freeze_layers(inner, saved)  # before: `compile` notes what is trainable
+    compiled.compile_again(model, deepcopy(compile_config), same_backend=saved.same_backend)
+    for path, node in inner:
         if path and isinstance(node, internals.Trainer) and node.name in nested:
-            compiled.compile_again(node, nested[node.name], same_backend=same_backend)
+            compiled.compile_again(node, nested[node.name], same_backend=saved.same_backend)
 
 
 def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[keras.Variable]:
@@ -293,7 +281,9 @@ def _owner(name: str) -> str:
     return path or ("optimizer" if root == "optimizer" else "")
 
 
-def _mismatch(nodes: Mapping[str, internals.Node], without_variable: list[str], without_tensor: list[str]) -> ModelkeepError:
+def _mismatch(
+    nodes: Mapping[str, internals.Node], without_variable: list[str], without_tensor: list[str]
+) -> ModelkeepError:
     for name in without_variable:
         node = _nearest(nodes, _owner(name))
         if name.startswith("weights/") and not node.built:

@@ -111,7 +111,12 @@ def _add_saved_by_itself(found: Inventory, path: str, node: internals.Node) -> N
 def _reachable(node: internals.Node) -> Iterator[keras.Variable]:
     yield from getattr(node, "variables", ())
     for value in internals.attributes(node).values():
-        yield from _within(value)
+        if isinstance(value, _HOLDERS):
+            yield from _within(value)
+
+
+_HOLDERS = (keras.Variable, keras.random.SeedGenerator, list, tuple, dict)
+_MOST_NESTED = 8
 
 
 def _within(value: Any, depth: int = 0) -> Iterator[keras.Variable]:
@@ -119,9 +124,10 @@ def _within(value: Any, depth: int = 0) -> Iterator[keras.Variable]:
         yield value
     elif isinstance(value, keras.random.SeedGenerator):
         yield value.state
-    elif isinstance(value, list | tuple | dict) and depth < 8:
+    elif depth < _MOST_NESTED:
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _within(inner, depth + 1)
+            if isinstance(inner, _HOLDERS):
+                yield from _within(inner, depth + 1)
 
 
 # --- out
@@ -132,7 +138,14 @@ def source(name: str, variable: keras.Variable) -> TensorSource:
     dtype = stored_dtype(variable)
     shape = tuple(int(length) for length in variable.shape)
     size = prod(shape) * numpy_dtype(dtype).itemsize
-    return TensorSource(name, dtype, shape, size, lambda: bytes_of(view(variable)), variable.path)
+    return TensorSource(name, dtype, shape, size, lambda: bytes_of(view(variable)), variable.path, _copies(variable))
+
+
+def _copies(variable: keras.Variable) -> bool:
+    """Whether reading takes new memory: on another device than the CPU."""
+    if keras.backend.backend() == "jax":
+        return any(device.platform != "cpu" for device in variable.value.devices())
+    return "cpu" not in str(getattr(variable.value, "device", "cpu")).lower()
 
 
 def array_source(name: str, value: Any) -> TensorSource:
@@ -141,7 +154,7 @@ def array_source(name: str, value: Any) -> TensorSource:
     Raises NotFaithful for values that are no numbers: text has its place in ``save_assets``.
     """
     array = np.asarray(value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value))
-    if array.dtype.hasobject or array.dtype.kind in "USmMV" and array.dtype.name not in _EXOTIC:
+    if array.dtype.hasobject or (array.dtype.kind in "USmMV" and array.dtype.name not in _EXOTIC):
         raise NotFaithful(
             f"save_own_variables gave {name} a value that is no array of numbers",
             found=array.dtype,
@@ -168,19 +181,18 @@ def bytes_of(array: Array) -> Buffer:
     array = np.ascontiguousarray(array)
     if sys.byteorder == "big":
         array = array.byteswap()
-    return memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else b""
+    return array.reshape(-1).view(np.uint8).data if array.nbytes else b""
 
 
 def _view_tensorflow(value: Any) -> Array:
     import tensorflow as tf
 
-    tensor = value.read_value()
-    if "GPU" in tensor.device:
-        return np.asarray(tensor.numpy())
     try:
-        return np.asarray(memoryview(tf.bitcast(tensor, tf.uint16) if tensor.dtype == tf.bfloat16 else tensor))
-    except (ValueError, TypeError, BufferError):
-        return np.asarray(tensor.numpy())
+        # What `read_value` does, at half its cost; thousands of small tensors are common.
+        tensor = tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
+        return np.asarray(memoryview(tf.bitcast(tensor, tf.uint16) if value.dtype == tf.bfloat16 else tensor))
+    except (ValueError, TypeError, BufferError):  # a dtype or a device that lends no memory
+        return np.asarray(value.numpy())
 
 
 def _view_torch(value: Any) -> Array:
@@ -271,14 +283,16 @@ def _held_dtype(dtype: str) -> str:
 
 
 def _lendable(values: Array, alignment: int = ALIGNMENT) -> bool:
-    return values.flags.c_contiguous and values.flags.writeable and values.ctypes.data % alignment == 0 and values.size > 0
+    return (
+        values.flags.c_contiguous and values.flags.writeable and values.ctypes.data % alignment == 0 and values.size > 0
+    )
 
 
 def _tensor_tensorflow(values: Array) -> Any:
     import tensorflow as tf
 
     dtype = tf.as_dtype(values.dtype)
-    if not _lendable(values) or values.dtype.name in _EXOTIC and dtype != tf.bfloat16:
+    if not _lendable(values) or (values.dtype.name in _EXOTIC and dtype != tf.bfloat16):
         return tf.convert_to_tensor(values, dtype)
     if dtype == tf.bfloat16:
         return tf.bitcast(tf.experimental.dlpack.from_dlpack(values.view(np.uint16).__dlpack__()), tf.bfloat16)
