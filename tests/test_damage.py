@@ -125,9 +125,13 @@ def fill(model: keras.Model, number: float) -> keras.Model:
 def test_a_full_disk_stops_a_save_and_harms_nothing(small_disk):
     keep = mk.open(small_disk / "models")
     model = network()
-    with pytest.raises(StorageError, match="No space left"):
+
+    def save_until_it_is_full() -> None:
         for number in range(10):
             keep.save(fill(model, number), "m")
+
+    with pytest.raises(StorageError, match="No space left"):
+        save_until_it_is_full()
     kept = keep.versions("m")
     assert 1 <= len(kept) < 10
     assert not list((small_disk / "models" / "tmp").iterdir())
