@@ -145,6 +145,27 @@ def test_a_warning_is_one_line_without_the_place_in_the_code(in_json: bool, caps
     assert text == "the source of Scale changed since the save"
 
 
+@pytest.mark.parametrize("place", ["Scale", "no_such_module:Scale", "json:Scale", ":x"])
+def test_a_custom_object_that_is_nowhere_is_a_wrong_command_line(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))  # so that what the command adds to it goes, too
+    assert main(["verify", "m", "--store", str(tmp_path), "--custom-objects", place]) == 2
+    assert repr(place) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--metric", "accuracy"), ("--asset", "labels=none.json"), ("--asset", "labels"), ("--golden", "none.npy")],
+)
+def test_an_option_that_does_not_fit_is_a_wrong_command_line(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.keras").touch()
+    assert main(["add", str(tmp_path / "m.keras"), "m", "--store", str(tmp_path / "models"), option, value]) == 2
+    assert value.partition("=")[2] in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,15 +63,8 @@ def test_commands_and_options_complete() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("modelkeep show sen", ["sentiment"]),
-        ("modelkeep show ", ["sentiment", "team/ranker"]),
-        ("modelkeep show sentiment:", ["1.1.0", "1.0.0"]),
         ("modelkeep show sentiment:1.0", ["1.0.0"]),
-        ("modelkeep show sentiment@", ["production"]),
         ("modelkeep rollback sentiment@p", ["production"]),
-        ("modelkeep promote sentiment:1.1.0 s", ["staging"]),
-        ("modelkeep split sentiment@production 1.1", ["1.1.0="]),
-        ("modelkeep versions team/", ["team/ranker"]),
         ("modelkeep diff sentiment:1.0.0 sentiment:1.1", ["1.1.0"]),
     ],
 )
@@ -82,28 +76,51 @@ def test_a_shell_that_breaks_no_refs_gets_them_whole(folder: Path) -> None:
     assert bash("modelkeep show sentiment:1.0", folder, breaks=" \t\n") == ["sentiment:1.0.0"]
 
 
-def test_the_store_named_on_the_line_is_asked(folder: Path) -> None:
-    assert bash(f"modelkeep show --store {folder} tea") == ["team/ranker"]
-
-
 def test_completing_in_a_store_that_is_not_there_is_silent(tmp_path: Path) -> None:
     assert bash("modelkeep show sen", tmp_path / "none") == []
+
+
+@pytest.fixture
+def zsh(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], list[str]]:
+    def offers(line: str) -> list[str]:
+        """What modelkeep answers to the script of zsh, which asks for the words behind every blank."""
+        monkeypatch.setenv("MODELKEEP_STORE", str(folder))
+        monkeypatch.setenv("_MODELKEEP_COMPLETE", "zsh_complete")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+        assert main([]) == 0
+        return list(filter(None, capsys.readouterr().out.split("\n")[1::3]))
+
+    return offers
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("modelkeep show ", ["sentiment", "team/ranker"]),
+        ("modelkeep show sen", ["sentiment"]),
+        ("modelkeep show sentiment:", ["sentiment:1.1.0", "sentiment:1.0.0"]),
+        ("modelkeep show sentiment@", ["sentiment@production"]),
+        ("modelkeep show nothing@", []),
+        ("modelkeep unalias ", ["sentiment@production"]),
+        ("modelkeep promote sentiment:1.1.0 ", ["production", "staging"]),
+        ("modelkeep split sentiment@production 1.1", ["1.1.0="]),
+        ("modelkeep versions team/", ["team/ranker"]),
+        ("modelkeep search x>1 s", ["sentiment"]),
+        ("modelkeep add m.keras net --parent sentiment:1.0", ["sentiment:1.0.0"]),
+    ],
+)
+def test_what_is_offered_fits_what_is_asked_for(line: str, offered: list[str], zsh: Callable[[str], list[str]]) -> None:
+    assert zsh(line) == offered
+
+
+def test_the_store_named_on_the_line_is_asked(zsh: Callable[[str], list[str]], tmp_path: Path) -> None:
+    assert zsh(f"modelkeep show --store {tmp_path} ") == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_gets_its_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     assert "_MODELKEEP_COMPLETE" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_other_shells_ask_in_clicks_way(shell: str, folder: Path) -> None:
-    environment = {
-        **os.environ,
-        "MODELKEEP_STORE": str(folder),
-        "_MODELKEEP_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": "modelkeep show sentiment:1.0",
-        "COMP_CWORD": "2" if shell == "zsh" else "sentiment:1.0",
-    }
-    done = subprocess.run([sys.executable, "-m", "modelkeep"], env=environment, capture_output=True, text=True)
-    assert "sentiment:1.0.0" in done.stdout

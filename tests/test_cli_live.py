@@ -21,6 +21,9 @@ import keras
 class Shift(keras.layers.Layer):
     def call(self, x):
         return x + 1
+
+ALL = [Shift]
+BY_NAME = {"Shift": Shift}
 """
 
 
@@ -109,7 +112,8 @@ def test_custom_objects_are_imported_from_where_they_are_said_to_be(
 
     keras.Sequential([keras.Input((2,)), Shift(), keras.layers.Dense(1)]).save("custom.keras")
     answer(capsys, "add", "custom.keras", "custom", code=22)
-    answer(capsys, "add", "custom.keras", "custom", "--custom-objects", "shifting:Shift")
+    for name in ("Shift", "ALL", "BY_NAME"):
+        answer(capsys, "add", "custom.keras", "custom", "--custom-objects", f"shifting:{name}")
     assert answer(capsys, "verify", "custom", "--live", "--trust", "shifting")["ok"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.cli.answer import Table
 from modelkeep.sizes import human_bytes
@@ -87,4 +87,3 @@ def event(action: AnyAction) -> str:
             return f"{'unyank' if action.undo else 'yank'} {action.version}"
         case Delete():
             return f"delete {action.version}"
-    assert_never(action)
