@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelkeep import errors, steps
+    from modelkeep import errors
     from modelkeep.keep import Keep, open
     from modelkeep.live.loading import Loaded
-    from modelkeep.pipeline import Pipeline, Tokenizer
+    from modelkeep.pipeline import Pipeline, Tokenizer, steps
     from modelkeep.report import Diff, Finding, Report, Severity
     from modelkeep.version import Version
 
