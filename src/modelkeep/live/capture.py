@@ -186,9 +186,22 @@ def _record(found: Inventory) -> dict[str, Any]:
         "frozen_variables": [
             name for name, variable in found.variables.items() if name.startswith("weights/") and not variable.trainable
         ],
+        "layer_names": layer_names(found),
         "optimizers": compiled.targets(found),
+        "optimizer_classes": optimizer_classes(found),
         "metrics": compiled.resolved(found.nodes[0][1]),
     }
+
+
+def layer_names(found: Inventory) -> dict[str, str]:
+    """The chosen names of the layers with weights, by path."""
+    layers = ((path, node) for path, node in found.nodes if path and isinstance(node, keras.Layer) and node.weights)
+    return {path: name for path, layer in layers if (name := internals.given_name(layer)) is not None}
+
+
+def optimizer_classes(found: Inventory) -> dict[str, str]:
+    """The classes of the optimizers, by path."""
+    return {path: type(node).__name__ for path, node in found.nodes if isinstance(node, keras.optimizers.Optimizer)}
 
 
 def _torch_rng(found: Inventory) -> list[TensorSource]:

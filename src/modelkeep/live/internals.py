@@ -8,6 +8,7 @@ running their initializers. All of it works from Keras 3.6 on; ``tests/test_acro
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,13 @@ def _name_in_container(item: object) -> str:
 def _unique(name: str, used: dict[str, int]) -> str:
     used[name] = used.get(name, -1) + 1
     return f"{name}_{used[name]}" if used[name] else name
+
+
+def given_name(layer: keras.Layer) -> str | None:
+    """A layer's name if somebody chose it. Keras' own choice, the class' name and a number, changes from run to run."""
+    automatic = naming.to_snake_case(type(layer).__name__)
+    # Wrappers put a word of their own before it: forward_lstm_1.
+    return None if re.search(rf"(^|_){automatic}(_\d+)?$", layer.name) else str(layer.name)
 
 
 def _made_by_compile(model: Node) -> list[Node]:

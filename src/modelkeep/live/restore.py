@@ -23,7 +23,16 @@ import keras
 from modelkeep.errors import CannotLoad, CannotRebuild, IntegrityError, ModelkeepError, NotFaithful, UnsafeContent
 from modelkeep.live import compiled, internals
 from modelkeep.live.allowlist import check_config
-from modelkeep.live.capture import BUILD, COMPILE, CONFIG, LAYER_ASSETS, PORTABLE_CONFIG, TORCH_RNG
+from modelkeep.live.capture import (
+    BUILD,
+    COMPILE,
+    CONFIG,
+    LAYER_ASSETS,
+    PORTABLE_CONFIG,
+    TORCH_RNG,
+    layer_names,
+    optimizer_classes,
+)
 from modelkeep.live.variables import Array, Inventory, array, assign, inventory, prefix, run_initializers
 from modelkeep.manifest import Manifest, Tensor
 
@@ -66,12 +75,13 @@ def restore(
 def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: Views) -> None:
     """Give a model built by the caller a version's weights and state, and its optimizer's if it is compiled.
 
-    Raises NotFaithful where names, shapes or dtypes differ.
+    Raises NotFaithful where layers, optimizers, names, shapes or dtypes differ.
     """
     saved = _Saved(manifest, parts, tensors)
     compiled_now = bool(getattr(model, "compiled", False))
     with internals.unchanged_after_error(), internals.unchanged_randomness():
         found = inventory(internals.walk(model))
+        _compare_owners(found, saved)
         if compiled_now:
             _build_optimizers(found, saved, nullcontext)
             found = inventory(found.nodes)
@@ -262,6 +272,32 @@ def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> None:
     without_variable, without_tensor = stored - there - passed_by, there - stored
     if without_variable or without_tensor:
         raise _mismatch(nodes, sorted(without_variable), sorted(without_tensor))
+
+
+def _compare_owners(found: Inventory, saved: _Saved) -> None:
+    """Raise NotFaithful where a path leads to a layer of another name, or to another optimizer, than it did.
+
+    Tensors are named by path: two layers of one shape that were swapped would take each other's values, and one
+    optimizer's momentum another's velocity. Names that Keras chose tell nothing.
+    """
+    for what, was, now in (
+        ("layer", saved.record["layer_names"], layer_names(found)),
+        ("optimizer", saved.record["optimizer_classes"], optimizer_classes(found)),
+    ):
+        other = {path: name for path, name in now.items() if path in was and was[path] != name}
+        if other:
+            raise NotFaithful(
+                f"this model has another {what} where the saved one had its own",
+                found=_listed([f"{name} ({path})" for path, name in other.items()]),
+                expected=_listed([f"{was[path]} ({path})" for path in other]),
+                hint=_OWNER_HINTS[what],
+            )
+
+
+_OWNER_HINTS = {
+    "layer": "weights are matched by place and by name; build the model as it was saved",
+    "optimizer": "compile with the optimizer of the saved model, or compile after loading, which starts a fresh one",
+}
 
 
 def _only_compile_makes(name: str, nodes: Mapping[str, internals.Node], *, compiled: bool) -> bool:
