@@ -55,6 +55,11 @@ def test_the_help_of_the_group_names_every_command_in_one_line_each(capsys: pyte
         assert len([line for line in lines if line.startswith(f"  {name} ") and line.endswith(".")]) == 1, name
 
 
+def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("Usage: modelkeep ")
+
+
 def test_every_exit_code_of_an_error_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     codes = {error.exit_code for error in tree(errors.ModelkeepError)} - {errors.ModelkeepError.exit_code}
     codes |= {failures.INTERRUPTED, failures.READER_GONE, failures.UNEXPECTED}

@@ -101,6 +101,7 @@ def zsh(
     [
         ("modelkeep show ", ["sentiment", "team/ranker"]),
         ("modelkeep show sen", ["sentiment"]),
+        ("modelkeep show sentiment", ["sentiment", "sentiment:1.1.0", "sentiment:1.0.0", "sentiment@production"]),
         ("modelkeep show sentiment:", ["sentiment:1.1.0", "sentiment:1.0.0"]),
         ("modelkeep show sentiment@", ["sentiment@production"]),
         ("modelkeep show nothing@", []),

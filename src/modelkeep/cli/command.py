@@ -68,7 +68,7 @@ def _json() -> click.Option:
 
 
 ref_argument = click.argument("ref", shell_complete=completing.refs)
-alias_argument = click.argument("alias", metavar="REF@ALIAS", shell_complete=completing.aliased)
+alias_argument = click.argument("alias", metavar="MODEL@ALIAS", shell_complete=completing.aliased)
 reason_option = click.option("--reason", metavar="TEXT", help="Why: kept in the ledger.")
 gates_option = click.option(
     "--gate",

@@ -37,13 +37,14 @@ def models(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 
 @_silent
 def refs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
-    """Models; after ``:`` their versions, after ``@`` their aliases."""
-    name, separator, _ = incomplete.replace("@", ":").partition(":")
-    if not separator:
-        return (model.name for model in keep.models())
-    if "@" in incomplete:
-        return (f"{name}@{alias}" for alias in _aliases(keep, name))
-    return (version.ref for version in reversed(keep.versions(name)))
+    """Models; behind a whole name also its versions and aliases."""
+    models = keep.models()
+    yield from (model.name for model in models)
+    name = incomplete.replace("@", ":").partition(":")[0]
+    for model in models:
+        if model.name == name:
+            yield from (version.ref for version in reversed(keep.versions(name)))
+            yield from (f"{name}@{alias}" for alias in model.aliases or ())
 
 
 @_silent

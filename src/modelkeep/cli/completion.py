@@ -14,8 +14,6 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-_VARIABLE = "_MODELKEEP_COMPLETE"
-
 
 @add_completion_class
 class Bash(BashComplete):
@@ -73,7 +71,7 @@ def run(shell: str) -> None:
     zsh:  eval "$(modelkeep completion zsh)" in ~/.zshrc
     fish: modelkeep completion fish | source in ~/.config/fish/config.fish
     """
-    from modelkeep.cli.main import modelkeep
+    from modelkeep.cli.main import COMPLETING, modelkeep
 
-    script = get_completion_class(shell)(modelkeep, {}, "modelkeep", _VARIABLE)  # type: ignore[misc]
+    script = get_completion_class(shell)(modelkeep, {}, "modelkeep", COMPLETING)  # type: ignore[misc]
     click.echo(script.source())

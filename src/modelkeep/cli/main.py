@@ -20,7 +20,7 @@ SECTIONS = {
     "Mark and remove": ("annotate", "yank", "delete"),
     "Look after": ("gc", "fsck", "completion"),
 }
-_COMPLETING = "_MODELKEEP_COMPLETE"  # set by the script of `modelkeep completion`
+COMPLETING = "_MODELKEEP_COMPLETE"  # set by the script of `modelkeep completion`
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
 
@@ -70,11 +70,11 @@ def main(args: Sequence[str] | None = None) -> int:
     in_json = failures.wants_json(arguments)
     _calm_surroundings(in_json=in_json)
     try:
-        if _COMPLETING in os.environ:
+        if COMPLETING in os.environ:
             import_module("modelkeep.cli.completion")
             modelkeep.main(prog_name="modelkeep")
         # Not click's own main(): it would turn a closed pipe into exit code 1.
-        with modelkeep.make_context("modelkeep", arguments) as context:
+        with modelkeep.make_context("modelkeep", arguments or ["--help"]) as context:
             code: int | None = modelkeep.invoke(context)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets words and an exit code
@@ -85,7 +85,6 @@ def main(args: Sequence[str] | None = None) -> int:
 def _calm_surroundings(*, in_json: bool) -> None:
     """Keep other libraries' chatter off the screen, and no encoding of a terminal from being able to fail us."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     warnings.showwarning = lambda message, *_, **__: failures.warn(str(message), in_json=in_json)
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
