@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from modelkeep import ledgers
 from modelkeep.catalog import Attachment
 from modelkeep.entry import Entry, Move, Refuse, entry_key
 from modelkeep.errors import (
@@ -18,6 +19,7 @@ from modelkeep.errors import (
     LedgerDamaged,
     ModelkeepError,
     ModelNotFound,
+    ObjectExists,
     UsageError,
     VersionExists,
     VersionNotFound,
@@ -28,6 +30,7 @@ from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.storage.blobs import blob_key
 from modelkeep.storage.memory import MemoryStore
+from modelkeep.storage.protocol import Buffer
 from small_versions import publish
 
 
@@ -193,6 +196,26 @@ def test_values_without_a_json_form_are_refused(registry: Registry) -> None:
         publish(registry, "m", metrics={"loss": float("nan")})
     with pytest.raises(ModelNotFound):
         registry.history("m")
+
+
+def test_a_manifest_of_another_version_is_not_published(registry: Registry) -> None:
+    with pytest.raises(UsageError, match=r"found m:9\.0\.0, expected m:1\.0\.0"):
+        registry.publish("m", lambda _: Manifest(model="m", version="9.0.0", created="", writer=""))
+
+
+class Taken(MemoryStore):
+    """A store in which somebody else always wrote the next entry a moment ago, and nobody can read it."""
+
+    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
+        if "/ledger/" in key:
+            raise ObjectExists(key)
+        super().create(key, chunks)
+
+
+def test_who_is_never_first_gives_up_with_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "LONGEST_PAUSE", 0)
+    with pytest.raises(Conflict, match="were first 200 times in a row"):
+        publish(Registry(Taken()), "m")
 
 
 # --- resolving

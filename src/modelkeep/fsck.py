@@ -6,20 +6,21 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from modelkeep.catalog import VersionRecord
 from modelkeep.entry import Annotate, Attach, Delete, Entry, Publish, Yank, damaged, decode
 from modelkeep.errors import FormatTooNew, IntegrityError, NotFound, StorageError
 from modelkeep.ledger import State, fold, record_of, renewed
-from modelkeep.manifest import Manifest, Piece
+from modelkeep.manifest import Piece
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.sizes import human_bytes
 from modelkeep.snapshots import Root
 from modelkeep.storage.blobs import blob_key
 from modelkeep.storage.hashing import digest_of
+from modelkeep.verify import check_structure
 
 Progress = Callable[[str, int, int], None]
 Names = set[str]  # model:version
@@ -35,14 +36,25 @@ def fsck(registry: Registry, *, progress: Progress | None = None) -> Report:
     passed over are warnings, blobs that nothing refers to a note. A version that is deleted and swept away
     by a ``gc`` while this runs may show as missing blobs.
     """
-    ledgers = [_Ledger.read(registry, model) for model in registry.ledgers.models()]
+    ledgers = [
+        _Ledger.read(registry, model) for model in _each(list(registry.ledgers.models()), "reading ledgers", progress)
+    ]
+    # Listed after the ledgers, so that every blob of a version seen there is there by now.
     contents = _Contents(registry)
-    for ledger in ledgers:
-        for record in ledger.records.values():
-            if not record.deleted:
-                contents.add(ledger.model, record)
+    versions = [
+        (ledger.model, record) for ledger in ledgers for record in ledger.records.values() if not record.deleted
+    ]
+    for model, record in _each(versions, "reading manifests", progress):
+        contents.add(model, record)
     findings = [finding for ledger in ledgers for finding in ledger.findings]
     return Report(f"fsck {registry.store.url}", (*findings, *_summary(ledgers), *contents.check(progress)))
+
+
+def _each(items: list[Item], what: str, progress: Progress | None) -> Iterator[Item]:
+    for position, item in enumerate(items):
+        yield item
+        if progress is not None:
+            progress(what, position + 1, len(items))
 
 
 def _summary(ledgers: list[_Ledger]) -> Iterator[Finding]:
@@ -137,56 +149,53 @@ class _Contents:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._there = {digest: info.size for digest, info in registry.blob_objects()}
         self._users: dict[str, Names] = defaultdict(set)  # by blob
-        self._sizes: dict[str, set[int]] = defaultdict(set)  # what manifests say of parts
         self._tensors: dict[Packed, Names] = defaultdict(set)
         self._unreadable: dict[str, str] = {}  # manifests, by digest
+        self._misfits: list[Finding] = []  # what manifests say that does not fit together
 
     def add(self, model: str, record: VersionRecord) -> None:
-        """Count what a version refers to."""
+        """Count what a version refers to, and look whether its manifest makes sense."""
         name = f"{model}:{record.version}"
         for attachment in record.attachments:
             self._users[attachment.digest].add(name)
         self._users[record.digest].add(name)
         try:
-            self._add_manifest(name, self._registry.manifest(model, record))
+            manifest = self._registry.manifest(model, record)
         except _UNREADABLE as error:
             self._unreadable[record.digest] = str(error)
-
-    def _add_manifest(self, name: str, manifest: Manifest) -> None:
+            return
         for digest in manifest.blobs():
             self._users[digest].add(name)
-        for part in manifest.parts:
-            self._sizes[part.digest].add(part.size)
         for tensor in manifest.tensors:
             self._tensors[tensor.digest, tensor.pieces].add(name)
+        for misfit in check_structure(manifest, self._there):
+            self._misfits.append(replace(misfit, subject=f"{name} {misfit.subject}", details={"versions": [name]}))
 
     def check(self, progress: Progress | None) -> Iterator[Finding]:
         """What is wrong with the blobs and with the tensors in packs, then how many there are."""
-        there = {digest: info.size for digest, info in self._registry.blob_objects()}
-        wrong = {digest: "is missing" for digest in self._users if digest not in there}
+        there = self._there
+        wrong = self._unreadable | {digest: "is missing" for digest in self._users if digest not in there}
         wrong |= _problems("checking blobs", there, self._check_blob, progress)
-        for digest, sizes in self._sizes.items():
-            if digest not in wrong and sizes != {there[digest]}:
-                wrong[digest] = f"has {there[digest]:,} bytes, a manifest says {sorted(sizes)}"
-        wrong = self._unreadable | wrong
         yield from (self._finding("blob", digest, wrong[digest], self._users.get(digest)) for digest in sorted(wrong))
+        yield from self._misfits
 
-        inside = {tensor: size for tensor, size in self._inside(there) if not wrong.keys() & _blobs_of(tensor)}
+        inside = {tensor: size for tensor, size in self._inside() if not wrong.keys() & _blobs_of(tensor)}
         bad = _problems("checking tensors", inside, self._check_tensor, progress)
         yield from (self._finding("tensor", tensor[0], bad[tensor], self._tensors[tensor]) for tensor in sorted(bad))
 
-        if not wrong and not bad:
+        if not wrong and not bad and not self._misfits:
             yield Finding("blob", Severity.OK, f"{len(there):,} blobs, {human_bytes(sum(there.values()))}, are whole")
         unused = there.keys() - self._users.keys()
         if unused:
             size = human_bytes(sum(there[digest] for digest in unused))
             yield Finding("blob", Severity.NOTE, f"{len(unused):,} blobs, {size}, are referred to by no version")
 
-    def _inside(self, there: dict[str, int]) -> Iterator[tuple[Packed, int]]:
+    def _inside(self) -> Iterator[tuple[Packed, int]]:
         """Tensors that are not one whole blob, whose own digest says all, with their sizes."""
         for digest, pieces in self._tensors:
-            if pieces != (Piece(blob=digest, size=there.get(digest, -1)),):
+            if pieces != (Piece(blob=digest, size=self._there.get(digest, -1)),):
                 yield (digest, pieces), sum(piece.size for piece in pieces)
 
     def _check_blob(self, digest: str) -> str | None:

@@ -136,9 +136,10 @@ class Ledgers:
 
         Raises ModelNotFound where the model had no entry yet.
         """
-        state = self._forward(State(model=model), until=at)
+        state = self.state(model)
+        if state.time > at:
+            state = self._forward(State(model=model), until=at)
         if not state.seq:
-            self.state(model)
             raise ModelNotFound(f"{model} had no entry at {at}", hint=f"see: modelkeep history {model}")
         return state
 
@@ -162,9 +163,9 @@ class Ledgers:
         last = self.state(model).seq
         state = State(model=model)
         while state.seq < last:
-            entry = self.entry(model, state.seq + 1)
-            state = self._forward(state, last=entry.seq)
-            yield entry
+            data = self.data(model, state.seq + 1)
+            state = fold(state, data)
+            yield decode(data, model, state.seq)[0]
 
     def append(self, model: str, decide: Callable[[State], AnyAction], *, reason: str | None = None) -> Entry:
         """Write the next entry: what ``decide`` makes of the state it follows.
