@@ -34,11 +34,12 @@ _DEPTH = 6  # of plain objects and containers within each other
 _OF_EVERY_LAYER = frozenset({"name", "trainable", "dtype"})  # arguments that Keras' own config holds
 
 
-def audit(model: keras.Model, rebuilt: keras.Model | None = None) -> tuple[Finding, ...]:
+def audit(model: keras.Model, rebuilt: keras.Model | None = None, *, architecture: bool = True) -> tuple[Finding, ...]:
     """Find what of ``model`` would be lost: failures where that is certain, warnings where it may be.
 
     ``rebuilt`` is the same model brought back from what was captured. With it, what came back by itself (a table
-    of constants) is no finding, and every attribute that did not is one.
+    of constants) is no finding, and every attribute that did not is one. Without ``architecture``, for a model
+    whose weights alone are kept, only hidden state is looked for.
     """
     stored = _Stored.of(model)
     twins = None if rebuilt is None else dict(internals.walk(rebuilt))
@@ -47,12 +48,15 @@ def audit(model: keras.Model, rebuilt: keras.Model | None = None) -> tuple[Findi
         twin = None if twins is None else twins.get(path)
         if is_user_code(type(node)):
             findings += _hidden(path, node, stored, with_arrays=twins is None)
+        if not architecture:
+            continue
+        if is_user_code(type(node)):
             findings += _arguments(path, node, compared=twin is not None)
         if twin is not None:
-            findings += _changed(path, node, twin) if is_user_code(type(node)) else _remade(path, node, twin, stored)
+            findings += _beside(path, node, twin, stored)
         findings += _functions(path, node, stored)
-    findings += _methods(stored)
-    findings += _compiled(model, stored)
+    if architecture:
+        findings += [*_methods(stored), *_compiled(model, stored)]
     return tuple(findings)
 
 
@@ -79,6 +83,13 @@ class _Stored:
             (p, node) for p, node in self.nodes if is_user_code(type(node)) and (not p or path.startswith(f"{p}/"))
         ]
         return max(around, key=lambda pair: len(pair[0]), default=None)
+
+
+def _beside(path: str, node: internals.Node, twin: internals.Node, stored: _Stored) -> Iterator[Finding]:
+    if is_user_code(type(node)):
+        yield from _changed(path, node, twin)
+    elif owner := stored.owner(path):
+        yield from _remade(owner, path.removeprefix(owner[0]).lstrip("/"), node, twin)
 
 
 # --- state where Keras does not look
@@ -181,38 +192,46 @@ def _items(value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _arguments(path: str, node: internals.Node, *, compared: bool) -> Iterator[Finding]:
-    """``compared``: differences are looked for in the rebuilt model, so only what is certain is told here."""
-    cls = type(node)
-    arguments = _constructor(cls)
-    if is_user_code(getattr(cls.from_config, "__func__", cls.from_config)):
-        return  # it may do with the config whatever it likes
-    config = _config(node)
+    """``compared``: the rebuilt model shows what an argument left out has changed, so it is not looked for here."""
+    arguments, config = _constructor(type(node)), _config(node)
     if config is None:
-        advice = f"add get_config, returning {_listed(arguments)}"
-        yield _finding("no-config", Severity.FAILURE, path, node, "", f"cannot be written as a config; {advice}")
-    elif _records_defaults(node, config):
-        if arguments and not compared:
-            message = f"has no get_config, so Keras records the defaults of {_listed(arguments)}; add get_config"
-            yield _finding("default-arguments", Severity.WARNING, path, node, "", message)
-    else:
-        for name in arguments.keys() - config.keys():
-            yield from _left_out(path, node, arguments[name], compared=compared)
+        message = f"cannot be written as a config; {_advice(node)}"
+        yield _finding("no-config", Severity.FAILURE, path, node, "", message)
+        return
+    if _reads_its_own_config(type(node)):
+        return
+    left_out = [name for name in arguments if name not in config or _are_defaults(node, config)]
+    needed = [name for name in left_out if arguments[name].default is inspect.Parameter.empty]
+    for name in needed:
+        message = f"the constructor needs it, and {_advice(node)}"
+        yield _finding("argument-left-out", Severity.FAILURE, path, node, name, message)
+    if left_out and not needed and not compared:
+        yield from _beside_another(path, node, left_out)
 
 
-def _left_out(path: str, node: internals.Node, argument: inspect.Parameter, *, compared: bool) -> Iterator[Finding]:
-    name, default = argument.name, argument.default
-    own = attributes(node)
-    value = own.get(name, own.get(f"_{name}", inspect.Parameter.empty))
-    advice = f"add it: config[{name!r}] = self.{name}"
-    if default is inspect.Parameter.empty:
-        message = f"get_config leaves out {name}, which the constructor needs; {advice}"
-        yield _finding("argument-left-out", Severity.FAILURE, path, node, "", message)
-    elif value is not inspect.Parameter.empty and same(value, default) is False:
-        message = f"get_config leaves out {name}, so {_short(value)} would come back as {_short(default)}; {advice}"
-        yield _finding("argument-left-out", Severity.FAILURE, path, node, "", message)
-    elif not compared and (value is inspect.Parameter.empty or same(value, default) is None):
-        message = f"get_config leaves out {name}, so it would come back as {_short(default)}; {advice}"
-        yield _finding("argument-left-out", Severity.WARNING, path, node, "", message)
+def _beside_another(path: str, node: internals.Node, left_out: list[str]) -> Iterator[Finding]:
+    """Make another one from the config, without weights, to see whether what the config leaves out matters."""
+    twin = _made_again(node)
+    if twin is None:
+        message = f"{_advice(node)}, so it would come back with the default"
+        yield _finding("argument-left-out", Severity.WARNING, path, node, _listed(left_out), message)
+        return
+    yield from (
+        finding for finding in _changed(path, node, twin) if str(finding.details["attribute"]).lstrip("_") in left_out
+    )
+    twins = dict(internals.walk(twin))
+    for inner_path, inner in internals.walk(node):
+        if inner_path in twins and not is_user_code(type(inner)):
+            yield from _remade((path, node), inner_path, inner, twins[inner_path])
+
+
+def _made_again(node: internals.Node) -> internals.Node | None:
+    try:
+        config = keras.saving.serialize_keras_object(node.get_config())
+        with internals.unchanged_randomness():
+            return type(node).from_config(config)
+    except Exception:  # noqa: BLE001 - the user's own code, which the check at save runs and reports on
+        return None
 
 
 def _constructor(cls: type) -> dict[str, inspect.Parameter]:
@@ -238,21 +257,30 @@ def _config(node: internals.Node) -> Mapping[str, Any] | None:
         return None
 
 
-def _records_defaults(node: internals.Node, config: Mapping[str, Any]) -> bool:
+def _reads_its_own_config(cls: Any) -> bool:
+    """Whether the class has its own ``from_config``, which may do with a config whatever it likes."""
+    return is_user_code(getattr(cls.from_config, "__func__", cls.from_config))
+
+
+def _are_defaults(node: internals.Node, config: Mapping[str, Any]) -> bool:
     """Whether Keras made the config by itself from a model's arguments, of which it then knows only the defaults."""
     return isinstance(node, keras.Model) and not is_user_code(type(node).get_config) and "layers" not in config
 
 
-# --- beside the rebuilt model
+# --- beside another one made from the config
 
 
 def _changed(path: str, node: internals.Node, twin: internals.Node) -> Iterator[Finding]:
-    arguments, rebuilt = _constructor(type(node)), _own_attributes(twin)
+    arguments, others = _constructor(type(node)), _own_attributes(twin)
     for name, value in _own_attributes(node).items():
-        other = rebuilt.get(name)
+        other = others.get(name)
         if same(value, other) is not False:
             continue
-        text = f"is {_short(value)}, but {_short(other) if name in rebuilt else 'missing'} in the rebuilt model"
+        text = (
+            f"{_short(value)} comes back as {_short(other)}"
+            if name in others
+            else f"{_short(value)} does not come back"
+        )
         if name.lstrip("_") in arguments:
             message = f"{text}: {_advice(node)}"
             yield _finding("attribute-changed", Severity.FAILURE, path, node, name, message)
@@ -261,17 +289,21 @@ def _changed(path: str, node: internals.Node, twin: internals.Node) -> Iterator[
             yield _finding("attribute-changed", Severity.WARNING, path, node, name, message)
 
 
-def _remade(path: str, node: internals.Node, twin: internals.Node, stored: _Stored) -> Iterator[Finding]:
-    """Keras' own layers that a user's class makes: another config tells of an argument that was lost around them."""
-    owner = stored.owner(path)
-    if owner is None or not isinstance(node, keras.Layer):
+def _remade(
+    owner: tuple[str, internals.Node], inner: str, layer: internals.Node, twin: internals.Node
+) -> Iterator[Finding]:
+    """A layer of Keras' own that a user's class makes: another config tells of an argument lost around it."""
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.Model):
         return
-    was, now = (_nameless(_config(layer) or {}) for layer in (node, twin))
-    for key in was.keys() & now.keys() - _OF_EVERY_LAYER:
+    was, now = (_nameless(_config(one) or {}) for one in (layer, twin))
+    for key in sorted((was.keys() & now.keys()) - _OF_EVERY_LAYER - _SET_LATER):
         if same(was[key], now[key]) is False:
-            text = f"is made with {key}={_short(now[key])} in the rebuilt model, it had {_short(was[key])}"
-            inner = path.removeprefix(owner[0]).lstrip("/")
-            yield _finding("layer-changed", Severity.FAILURE, *owner, inner, f"{text}: {_advice(owner[1])}")
+            text = f"{key}={_short(was[key])} comes back as {_short(now[key])}: {_advice(owner[1])}"
+            yield _finding("layer-changed", Severity.FAILURE, *owner, inner, text)
+
+
+# Arguments in Keras' own configs that change after a layer was made.
+_SET_LATER = frozenset({"quantization_config", "vocabulary_size", "build_input_shape"})
 
 
 def _nameless(config: Any) -> Any:
@@ -282,10 +314,13 @@ def _nameless(config: Any) -> Any:
 
 
 def _advice(node: internals.Node) -> str:
-    arguments = _listed(_constructor(type(node)))
-    if is_user_code(type(node).get_config):
-        return f"get_config of {type(node).__name__} must return {arguments} as they were given"
-    return f"add get_config to {type(node).__name__}, returning {arguments}"
+    cls, arguments = type(node).__name__, list(_constructor(type(node)))
+    if not is_user_code(type(node).get_config):
+        return f"{cls} has no get_config; add one that returns {_listed(arguments)}"
+    left_out = [name for name in arguments if name not in (_config(node) or arguments)]
+    if left_out:
+        return f"get_config of {cls} leaves out {_listed(left_out)}"
+    return f"get_config of {cls} must return {_listed(arguments)} as they were given"
 
 
 # --- functions that use what they were not given
@@ -313,7 +348,7 @@ def _methods(stored: _Stored) -> Iterator[Finding]:
             for reached in _state_reached(function) if isinstance(function, FunctionType) else ():
                 certain = name == "call" and (reached.value in stored or not reached.is_global)
                 severity = Severity.FAILURE if certain else Severity.WARNING
-                message = f"{cls.__name__}.{name} {_outside(function, reached, stored)}"
+                message = f"{cls.__name__}.{_outside(function, reached, stored)}"
                 yield Finding("state-outside", severity, message, subject=cls.__name__, details={"name": reached.name})
 
 
@@ -321,7 +356,7 @@ def _compiled(model: keras.Model, stored: _Stored) -> Iterator[Finding]:
     for argument, value in (compile_arguments(model) or {}).items():
         for place, function in _functions_within(value, argument):
             for reached in _state_reached(function):
-                message = f"{place} {_outside(function, reached, stored)}"
+                message = f"{place}: {_outside(function, reached, stored)}"
                 yield Finding("state-outside", Severity.WARNING, message, subject=f"compile/{argument}")
 
 
@@ -338,10 +373,10 @@ def _state_reached(function: FunctionType) -> Iterator[Reached]:
 
 
 def _outside(function: FunctionType, reached: Reached, stored: _Stored) -> str:
-    what = "part of this model, but" if reached.value in stored else "which is not saved with this model;"
+    what = "which is part of this model" if reached.value in stored else "which is not saved with this model"
     return (
-        f"({function.__qualname__}) uses {reached.name} from outside, {what} the rebuilt one would use "
-        f"whatever {reached.name} is then. Write a layer that is given {reached.name} and keeps it as an attribute"
+        f"{function.__name__} uses {reached.name} from outside, {what}: the rebuilt one would use whatever "
+        f"{reached.name} is then. Write a layer that is given {reached.name} and keeps it as an attribute"
     )
 
 
@@ -355,8 +390,9 @@ def _finding(check: str, severity: Severity, path: str, node: internals.Node, pl
     return Finding(check, severity, joined, subject=subject, details={"class": type(node).__name__, "attribute": place})
 
 
-def _listed(arguments: Mapping[str, inspect.Parameter]) -> str:
-    return " and ".join(filter(None, [", ".join(list(arguments)[:-1]), *list(arguments)[-1:]])) or "its arguments"
+def _listed(names: Iterable[str]) -> str:
+    *most, last = list(names) or ["its arguments"]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,7 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
 FUNCTION = "function"
@@ -19,6 +20,7 @@ LAMBDA = "__lambda__"
 # Values that are no objects, though written like one.
 VALUES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__slice__", "__ellipsis__"})
 
+_INNER = (str, dict, list, tuple)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{40,}={0,2}\s*")
 
 
@@ -35,15 +37,14 @@ class Place:
     @property
     def is_object(self) -> bool:
         """Whether Keras would build something from it."""
-        return (
-            isinstance(self.value, Mapping) and isinstance(self.value.get("class_name"), str) and "config" in self.value
-        )
+        value = self.value
+        return isinstance(value, dict) and "config" in value and isinstance(value.get("class_name"), str)
 
     @property
     def is_lambda(self) -> bool:
         """Whether it is a function by value. Keras drops the class name where the lambda is an activation."""
-        if not isinstance(self.value, Mapping) or self.value.get("class_name") == LAMBDA:
-            return isinstance(self.value, Mapping)
+        if not isinstance(self.value, dict) or self.value.get("class_name") == LAMBDA:
+            return isinstance(self.value, dict)
         by_value = self.value.get("value")
         bare = set(self.value) == {"value"} and self.path[-1:] != ("config",)
         return bare and isinstance(by_value, list | tuple) and is_code(next(iter(by_value), None))
@@ -65,7 +66,7 @@ class Place:
 
 
 def walk(config: Any, live: Any = None, *, at: tuple[str, ...] = ()) -> Iterator[Place]:
-    """Every value of ``config``, itself first, outer before inner, in order. Iterative: depth is no limit.
+    """Every text, list and mapping of ``config``, outer before inner, in order. Iterative: depth is no limit.
 
     ``live`` is what ``config`` was made from: a model, or the arguments of ``compile`` as a mapping.
     ``at`` begins every path.
@@ -89,23 +90,17 @@ def is_code(value: Any) -> bool:
 
 
 def _children(place: Place) -> Iterator[Place]:
-    value = place.value
-    if place.is_object:
-        for key, inner in value.items():
-            # Arguments are attributes of the object; what stands beside them belongs to it as a whole.
-            live = place.live if key == "config" and isinstance(inner, Mapping) else None
-            if key == "compile_config":
-                live = compile_arguments(place.live)
-            yield Place(inner, (*place.path, key), place.layers, live, place.live)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            live = _attribute(place.live, key)
-            yield Place(inner, (*place.path, str(key)), place.layers, live, place.live)
-    elif isinstance(value, list | tuple):
+    value, live = place.value, place.live
+    if isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield Place(
-                inner, (*place.path, index), place.layers, _item(place.live, index, inner, len(value)), place.owner
-            )
+            if isinstance(inner, _INNER):
+                found = _item(live, index, inner, len(value))
+                yield Place(inner, (*place.path, index), place.layers, found, place.owner)
+    elif isinstance(value, dict):
+        find = _beside if place.is_object else _attribute
+        for key, inner in value.items():
+            if isinstance(inner, _INNER):
+                yield Place(inner, (*place.path, str(key)), place.layers, find(live, key), live)
 
 
 def _with_own_name(place: Place) -> Place:
@@ -114,7 +109,7 @@ def _with_own_name(place: Place) -> Place:
         return place
     inner = place.value["config"]
     is_layer = "build_config" in place.value or place.argument in ("layers", "layer", "cell", "cells")
-    if is_layer and isinstance(inner, Mapping) and isinstance(inner.get("name"), str):
+    if is_layer and isinstance(inner, dict) and isinstance(inner.get("name"), str):
         return replace(place, layers=(*place.layers, inner["name"]))
     return place
 
@@ -131,18 +126,21 @@ def attributes(owner: Any) -> dict[str, Any]:
 
     Under torch a layer is a ``torch.nn.Module``, which keeps parameters and sub-modules apart.
     """
-    own = dict(getattr(owner, "__dict__", {}))
-    for apart in ("_parameters", "_buffers", "_modules"):
-        if isinstance(own.get(apart), Mapping):
-            own.update(own.pop(apart))
-    return own
+    own: dict[str, Any] = getattr(owner, "__dict__", {})
+    apart = [own[name] for name in ("_parameters", "_buffers", "_modules") if isinstance(own.get(name), Mapping)]
+    return {**own, **{name: value for values in apart for name, value in values.items()}} if apart else own
+
+
+def _beside(owner: Any, key: str) -> Any:
+    """What the parts of a serialized object were made from: arguments are its attributes, the rest it as a whole."""
+    if key == "compile_config":
+        return compile_arguments(owner)
+    return owner if key == "config" and not isinstance(owner, FunctionType) else None
 
 
 def _attribute(owner: Any, key: str) -> Any:
-    if owner is None:
-        return None
-    if isinstance(owner, Mapping):
-        return owner.get(key)
+    if owner is None or isinstance(owner, Mapping):
+        return None if owner is None else owner.get(key)
     if key == "layers":
         inner = [*getattr(owner, "layers", ()), *getattr(owner, "operations", ())]
         return {layer.name: layer for layer in inner}
