@@ -7,6 +7,7 @@ no version behind, only blobs that nothing refers to.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class _Gathered:
     parts: Mapping[str, bytes]
     tensors: Sequence[TensorSource]
     objects: Mapping[str, object]
+    doubts: tuple[Finding, ...]  # what may be lost, as far as can be told without rebuilding
 
 
 def save(
@@ -107,8 +109,11 @@ def save(
     started = time.monotonic()
     manifest, new_bytes = _store(gathered, registry.blobs, known, progress)
     come_back: list[Loaded] = []
+    lost = gathered.doubts
     if terms.check and manifest.kind == "whole":
-        come_back.append(_come_back(manifest, registry.blobs, model, gathered.objects))
+        rebuilt, lost = _come_back(manifest, registry.blobs, model, gathered.objects)
+        come_back.append(rebuilt)
+    manifest = replace(manifest, notices=(*manifest.notices, *_notices(lost)))
 
     def loaded() -> Loaded:
         if not come_back:
@@ -159,11 +164,11 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
     examples = _examples(model, captured, facts, terms)
     found = (
         *captured.findings,
-        *(audit(model) if terms.architecture else ()),
         *golden.non_finite(model, allow=terms.allow_non_finite),
         *examples.findings,
     )
-    _refuse("this model cannot be kept as it is", found)
+    doubts = audit(model) if terms.architecture else ()
+    _refuse("this model cannot be kept as it is", (*found, *doubts))
     packed = [codecs.pack(name, value) for name, value in facts.assets.items()]
     parts = dict(captured.parts)
     arrays: dict[str, Any] = {}
@@ -194,14 +199,12 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
         assets=tuple(asset.asset for asset in packed),
         pipeline=None if facts.pipeline is None else PIPELINE,
         custom_objects=captured.custom_objects,
-        notices=tuple(
-            f"{f.check}: {f.subject}: {f.message}" for f in found if f.severity in (Severity.NOTE, Severity.WARNING)
-        ),
+        notices=_notices(found),
     )
     # Metrics and metadata without a JSON form are refused here, before anything is written.
     canonical_json(manifest)
     tensors = (*captured.tensors, *(array_source(name, array) for name, array in arrays.items()))
-    return _Gathered(manifest, parts, tensors, captured.objects)
+    return _Gathered(manifest, parts, tensors, captured.objects, doubts)
 
 
 def _examples(model: keras.Model, captured: Captured, facts: Facts, terms: Terms) -> golden.Recorded:
@@ -227,17 +230,31 @@ def _store(
     return replace(gathered.manifest, parts=tuple(parts), tensors=written.tensors), new_bytes
 
 
-def _come_back(manifest: Manifest, blobs: Blobs, model: keras.Model, objects: Mapping[str, object]) -> Loaded:
-    """The model rebuilt from the blobs just written, after it gave the answers of the one in memory."""
+def _come_back(
+    manifest: Manifest, blobs: Blobs, model: keras.Model, objects: Mapping[str, object]
+) -> tuple[Loaded, tuple[Finding, ...]]:
+    """The model rebuilt from the blobs just written, after it gave the answers of the one in memory.
+
+    Also what it lost on the way that no answer depends on. Where the answers differ, that is told as the reason.
+    """
     loaded = load(manifest, blobs, objects=objects)
-    _refuse("the model does not come back as it is", audit(model, loaded.model))
+    lost = audit(model, loaded.model)
+    _refuse("the model does not come back as it is", lost)
     report = loaded.replay(same_backend=True)
-    _refuse("the rebuilt model does not answer as the original did", report.findings)
-    return loaded
+    if not report.ok:
+        reasons = (dataclasses.replace(finding, severity=Severity.FAILURE) for finding in lost)
+        _refuse("the rebuilt model does not answer as the original did", (*report.findings, *reasons))
+    return loaded, lost
 
 
 def _refuse(title: str, findings: Sequence[Finding]) -> None:
     Report(title, tuple(findings), NotFaithful).raise_for_failures()
+
+
+def _notices(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What was found and let pass, as the manifest tells it."""
+    passed = (f for f in findings if f.severity in (Severity.NOTE, Severity.WARNING))
+    return tuple(f"{f.check}: {f.subject}: {f.message}" for f in passed)
 
 
 def _now() -> str:
