@@ -128,13 +128,13 @@ def measure(size: str, rounds: int) -> None:
     largest = max(prod(v.shape) * 4 for v in model.weights)
     title = f"{keras.backend.backend()}, {size}: {len(arrays)} tensors, {total / 1e6:.0f} MB"
     print(
-        f"\n{title}, largest {largest / 1e6:.0f} MB; median of {rounds}\n{'':22}{'seconds':>9}{'to raw/hash':>13}{'new memory, MB':>16}"
+        f"\n{title}, largest {largest / 1e6:.0f} MB; median of {rounds}\n{'':22}{'seconds':>9}{'to raw/hash':>13}{'memory, MB':>12}"
     )
     medians = {case: [statistics.median(column) for column in zip(*rows, strict=True)] for case, rows in taken.items()}
     for case, (seconds, memory) in medians.items():
         saving = list(cases).index(case) < 4
         unit = medians["raw write + fsync" if saving else "hash all bytes"][0]
-        print(f"{case:22}{seconds:9.3f}{seconds / unit:13.2f}{memory / 1e6:16.0f}")
+        print(f"{case:22}{seconds:9.3f}{seconds / unit:13.2f}{memory / 1e6:12.0f}")
     seconds = {case: value[0] for case, value in medians.items()}
     for a, b in ((".weights.h5 + fsync", "modelkeep save"), (".keras + fsync", "modelkeep save"),
                  ("load_weights", "modelkeep load"), ("load_model", "modelkeep load")):  # fmt: skip

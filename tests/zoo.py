@@ -95,8 +95,8 @@ def functional() -> keras.Model:
     shared = layers.Dense(4, name="shared", activation="gelu")
     both = keras.ops.concatenate([shared(left), shared(right) * 2.0], axis=-1)
     outputs = {
-        "score": layers.Dense(1, name="score_head")(both),
-        "kind": layers.Dense(3, activation="softmax", name="kind_head")(layers.Dropout(0.3, seed=3)(both)),
+        "score": layers.Dense(1, name="score")(both),
+        "kind": layers.Dense(3, activation="softmax", name="kind")(layers.Dropout(0.3, seed=3)(both)),
     }
     return _compiled(
         keras.Model({"left": left, "right": right}, outputs),

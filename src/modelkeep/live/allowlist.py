@@ -131,7 +131,9 @@ def _public(module: str | None, name: str) -> Any:
     """What a module of Keras that is loaded already holds under a name; nothing is imported."""
     if module is None or not (module == "keras" or module.startswith("keras.")):
         return None
-    return vars(sys.modules[module]).get(name) if module in sys.modules else None
+    # Before 3.10 `keras.layers` was another name for the module `keras.api.layers`.
+    loaded = sys.modules.get(module) or sys.modules.get(f"keras.api{module.removeprefix('keras')}")
+    return None if loaded is None else vars(loaded).get(name)
 
 
 def _holds_functions(module: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -78,7 +78,8 @@ def _children(node: Node) -> Iterator[tuple[str, object]]:
     kind = node._obj_type()
     if kind in ("Sequential", "Functional"):
         yield "layers", node.layers
-    names = attributes(node).keys() | _class_attributes(type(node))
+    cls: Any = type(node)
+    names = attributes(node).keys() | _class_attributes(cls)
     for name in sorted(names - _passed_over(kind), key=lambda name: (name.startswith("_"), name)):
         try:
             child = getattr(node, name)
@@ -89,7 +90,7 @@ def _children(node: Node) -> Iterator[tuple[str, object]]:
 
 
 @cache
-def _class_attributes(cls: Hashable) -> frozenset[str]:
+def _class_attributes(cls: type) -> frozenset[str]:
     return frozenset(dir(cls))
 
 
@@ -329,7 +330,7 @@ def resolved(model: Node) -> Resolved | None:
         return None
     return Resolved(
         [f"{type(metric).__name__} {metric.name}" for metric in metrics.metrics] if metrics else [],
-        [_function_name(part.loss) for part in loss._flat_losses] if loss else [],
+        [_function_name(part.loss) for part in getattr(loss, "_flat_losses", None) or ()],
         getattr(loss, "_y_true_build_structure", None),
     )
 
