@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -204,7 +205,8 @@ class Keep:
         """Bring a version to life, every digest checked on the way in.
 
         ``custom_objects`` (a mapping, or classes and functions) and ``trust`` (packages to import from)
-        give what is not Keras' own. ``into`` fills a model of yours instead of rebuilding one.
+        give what is not Keras' own; what was edited since the save is a warning, and one of the ``findings``.
+        ``into`` fills a model of yours instead of rebuilding one.
         ``verify="lazy"`` checks in the background and raises at the first use after damage is known; None does
         not check. ``at`` resolves the ref as of a time.
 
@@ -216,7 +218,7 @@ class Keep:
         blobs = self._registry.blobs
         if into is not None:
             return loading.load_into(into, manifest, blobs, verify=verify, progress=self._progress)
-        return loading.load(
+        loaded = loading.load(
             manifest,
             blobs,
             custom_objects=custom_objects,
@@ -225,6 +227,9 @@ class Keep:
             verify=verify,
             progress=self._progress,
         )
+        for finding in loaded.findings:
+            warnings.warn(f"{manifest.model}:{manifest.version}: {finding.message}", stacklevel=2)
+        return loaded
 
     def export(self, ref: str, form: str = "bundle", *, to: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write a version in another form: ``bundle``, one ``.zip`` that :meth:`add` takes into any store.

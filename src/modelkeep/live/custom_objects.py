@@ -452,13 +452,19 @@ def _is_edited(record: CustomObject, objects: Mapping[str, object]) -> bool:
 
 
 def _edited(record: CustomObject, thing: Any) -> Finding:
+    now = source_of(thing).digest
     return Finding(
         "custom-object-source",
         Severity.WARNING,
-        f"the source of {record.qualname} is not what it was at the save; the part {record.source} holds the old text",
+        f"the source of {record.qualname} is not what it was at the save ({_short(record.source_digest)}, now "
+        f"{_short(now)}); the part {record.source} holds the old text",
         subject=record.name,
-        details={"saved": record.source_digest, "now": source_of(thing).digest},
+        details={"saved": record.source_digest, "now": now},
     )
+
+
+def _short(digest: str | None) -> str:
+    return (digest or "unknown")[: len("blake3:") + 8]
 
 
 # --- both
