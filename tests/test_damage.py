@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ import pytest
 
 import modelkeep as mk
 from modelkeep.errors import CannotRebuild, IntegrityError, ModelkeepError, StorageError
+from modelkeep.storage.memory import MemoryStore
+from modelkeep.testing.faults import Fault, FaultyStore
 
 pytestmark = pytest.mark.keras
 
@@ -160,3 +164,31 @@ def test_a_blob_that_was_damaged_is_not_trusted_by_the_next_save(whole, tmp_path
     with pytest.raises(IntegrityError, match="damaged"):
         keep.save(network(), "m", golden=X)
     assert len(keep.versions("m")) == 1
+
+
+@pytest.mark.parametrize("method", ["create", "refresh", "get", "map", "list"])
+def test_whichever_call_of_the_store_fails_a_save_raises_and_leaves_no_half_version(method):
+    inner = MemoryStore()
+    keep = mk.open(inner)
+    model = network()
+    keep.save(model, "m", golden=X)
+    for call in itertools.count(1):
+        fault = Fault(method, call=call, error=errno.EIO)
+        before = [version.ref for version in keep.versions("m")]
+        try:
+            mk.open(FaultyStore(inner, fault)).save(fill(model, call), "m", golden=X)
+        except StorageError:
+            assert [version.ref for version in keep.versions("m")] == before
+        keep.verify("m").raise_for_failures()
+        if not fault.fired:
+            break
+    assert call > 1
+    assert keep.fsck().ok
+
+
+def test_a_reply_that_was_lost_leaves_the_version_wholly_there(tmp_path):
+    inner = MemoryStore()
+    fault = Fault("create", key="/ledger/", error=errno.EIO, after=True)
+    with pytest.raises(StorageError):
+        mk.open(FaultyStore(inner, fault)).save(network(), "m", golden=X)
+    mk.open(inner).verify("m", live=True).raise_for_failures()
