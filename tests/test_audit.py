@@ -58,6 +58,7 @@ class Helper:
         self.inner = {"list": [thing]}
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("holder", [Helper, lambda thing: SimpleNamespace(inner={"list": [thing]})])
 def test_a_layer_hidden_in_a_plain_object_is_named(holder):
     layer = Layer()
@@ -97,6 +98,7 @@ def test_what_keras_sees_is_not_hidden_whatever_else_holds_it():
     assert audit(built(layer)) == ()
 
 
+@pytest.mark.backends
 def test_a_backend_variable_is_named():
     layer = Layer()
     layer.build((None, 4))
@@ -114,6 +116,7 @@ def test_a_backend_variable_is_named():
     assert told([finding]) == [("hidden-state", Severity.FAILURE, "table")]
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("make", [np.arange, keras.ops.arange])
 def test_an_array_attribute_is_a_warning(make):
     layer = Layer()
@@ -408,6 +411,7 @@ def trained(model):
     return model
 
 
+@pytest.mark.backends
 # Keras says so of a subclassed model that is built by being called.
 @pytest.mark.filterwarnings("ignore:.*build\\(\\).*:UserWarning")
 def test_an_ordinary_subclassed_model_raises_no_alarm():

@@ -234,6 +234,7 @@ def test_a_class_from_a_notebook_cell_has_its_source(monkeypatch):
 # --- gathered
 
 
+@pytest.mark.backends
 def test_a_list_or_a_mapping_brings_the_model_back(saved):
     assert saved.rebuilt(custom_objects=[Block, Ones, custom_loss, half]).loss is custom_loss
     given = {"Block": Block, "Ones": Ones, "custom_loss": custom_loss, "half": half, "Unneeded": Scaled}
@@ -419,6 +420,7 @@ def test_allowed_lambdas_are_kept_by_name_without_their_bytecode():
     assert len(saved.notices) == 3
 
 
+@pytest.mark.backends
 def test_a_lambda_comes_back_with_the_function_given_again():
     saved = Saved(lambda_model(), allow_lambda=True)
     with pytest.raises(MissingCustomObjects, match=r"lambda:double': …"):

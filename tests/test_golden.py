@@ -62,6 +62,7 @@ def test_another_answer_shows_the_worst_element():
         report.raise_for_failures()
 
 
+@pytest.mark.backends
 def test_nested_inputs_and_outputs_keep_their_nesting():
     a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
     model = keras.Model({"a": a, "b": b}, {"sum": a + b, "both": [a * b, keras.ops.concatenate([a, b])]})
@@ -185,6 +186,7 @@ def test_a_report_of_infinities_is_json():
 # --- the model stays as it was
 
 
+@pytest.mark.backends
 def test_recording_changes_no_state():
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
@@ -235,6 +237,7 @@ def test_a_call_without_a_training_argument_works():
     np.testing.assert_array_equal(golden.outputs_of(model, X), X * 2)
 
 
+@pytest.mark.backends
 def test_half_precision_keeps_its_dtype():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, dtype="bfloat16")])
     recorded = golden.record(answers(model), X)
@@ -242,6 +245,7 @@ def test_half_precision_keeps_its_dtype():
     assert replayed(recorded, answers(model), computed_in=golden.computed_in(model)).ok
 
 
+@pytest.mark.backends
 def test_what_a_model_computes_in_is_told():
     model = dense(dtype="mixed_float16")
     assert {"float16"} <= golden.computed_in(model)
@@ -312,6 +316,7 @@ def test_a_model_that_does_not_run_on_made_up_inputs_gets_a_notice():
 # --- not finite
 
 
+@pytest.mark.backends
 def test_weights_that_are_not_finite_are_named():
     model = dense(name="head")
     model.layers[0].bias.assign([np.nan, np.inf])
@@ -328,6 +333,7 @@ def test_what_is_allowed_by_name_passes():
     assert golden.non_finite(model, allow=["ead/bias", "bias/x"])
 
 
+@pytest.mark.backends
 def test_half_precision_weights_are_looked_at_too():
     model = dense(dtype="bfloat16")
     assert golden.non_finite(model) == ()

@@ -77,7 +77,8 @@ def own_function(module: str | None, name: str) -> Callable[..., Any] | None:
 def public_module(function: object) -> str | None:
     """The public module of one of Keras' own functions that is pure, but that Keras cannot find by its name alone."""
     name = getattr(function, "__name__", "")
-    places = ["keras.ops", *(place for place in sys.modules if place.startswith("keras.applications."))]
+    applications = (place.replace("keras.api.", "keras.") for place in list(sys.modules) if ".applications." in place)
+    places = ["keras.ops", *applications]
     return next((place for place in places if pure_function(place, name) is function), None)
 
 

@@ -24,7 +24,7 @@ import keras
 from modelkeep.live import internals
 from modelkeep.live.arrays import is_array
 from modelkeep.live.code import Reached, assigned_by_keras, reached_from
-from modelkeep.live.configs import attributes, compile_arguments
+from modelkeep.live.configs import attributes
 from modelkeep.live.likeness import same
 from modelkeep.live.sources import is_user_code
 from modelkeep.live.variables import inventory
@@ -353,7 +353,7 @@ def _methods(stored: _Stored) -> Iterator[Finding]:
 
 
 def _compiled(model: keras.Model, stored: _Stored) -> Iterator[Finding]:
-    for argument, value in (compile_arguments(model) or {}).items():
+    for argument, value in (internals.compile_arguments(model) or {}).items():
         for place, function in _functions_within(value, argument):
             for reached in _state_reached(function):
                 message = f"{place}: {_outside(function, reached, stored)}"

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
+from modelkeep.live import internals
+
 FUNCTION = "function"
 LAMBDA = "__lambda__"
 # Values that are no objects, though written like one.
@@ -114,13 +116,6 @@ def _with_own_name(place: Place) -> Place:
     return place
 
 
-def compile_arguments(model: Any) -> Mapping[str, Any] | None:
-    """What ``compile`` was called with, by argument."""
-    recorded = vars(model).get("_compile_config") if hasattr(model, "__dict__") else None
-    arguments = getattr(recorded, "config", None)
-    return arguments if isinstance(arguments, Mapping) else None
-
-
 def attributes(owner: Any) -> dict[str, Any]:
     """The instance attributes of an object, without running any property of its class.
 
@@ -134,7 +129,7 @@ def attributes(owner: Any) -> dict[str, Any]:
 def _beside(owner: Any, key: str) -> Any:
     """What the parts of a serialized object were made from: arguments are its attributes, the rest it as a whole."""
     if key == "compile_config":
-        return compile_arguments(owner)
+        return internals.compile_arguments(owner)
     return owner if key == "config" and not isinstance(owner, FunctionType) else None
 
 
@@ -156,8 +151,3 @@ def _item(owner: Any, index: int, config: Any, count: int) -> Any:
     if isinstance(owner, Sequence) and not isinstance(owner, str) and len(owner) == count:
         return owner[index]
     return None
-
-
-def layers_of(model: Any) -> list[Any]:
-    """The model and every layer below it that Keras knows of, each once."""
-    return list({id(layer): layer for layer in model._flatten_layers()}.values())

@@ -21,8 +21,9 @@ import keras
 from msgspec.structs import replace
 
 from modelkeep.errors import CannotLoad, MissingCustomObjects, UsageError
+from modelkeep.live import internals
 from modelkeep.live.allowlist import KINDS, kind_of, own_class, own_function, public_module, pure_function
-from modelkeep.live.configs import FUNCTION, LAMBDA, VALUES, Place, attributes, compile_arguments, layers_of, walk
+from modelkeep.live.configs import FUNCTION, LAMBDA, VALUES, Place, attributes, walk
 from modelkeep.live.lambdas import PREFIX as LAMBDA_PREFIX
 from modelkeep.live.sources import Source, is_user_code, source_of
 from modelkeep.manifest import CustomObject
@@ -55,11 +56,12 @@ def find(config: Any, compile_config: Any, model: keras.Model) -> Found:
     ``model`` is where the classes and functions themselves are read from.
     """
     search = _Search()
-    arguments = compile_arguments(model)
+    arguments = internals.compile_arguments(model)
     for place in chain(walk(config, model), walk(compile_config, arguments, at=("compile",))):
         search.look_at(place)
-    for layer in layers_of(model):
-        search.look_behind(layer)
+    for _, node in internals.walk(model):
+        if isinstance(node, keras.Layer):
+            search.look_behind(node)
     return search.found()
 
 

@@ -302,6 +302,13 @@ def has_own_compile_config(model: Node) -> bool:
 # --- compile
 
 
+def compile_arguments(model: object) -> dict[str, Any] | None:
+    """What ``compile`` was called with, by argument; None where it was not."""
+    # Private, because only the config is public, and that has names where functions were given.
+    arguments = getattr(vars(model).get("_compile_config") if hasattr(model, "__dict__") else None, "config", None)
+    return arguments if isinstance(arguments, dict) else None
+
+
 def optimizer_targets(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable] | None:
     """The variables a built optimizer was built for, in order; None before it is built."""
     # Private: frozen layers and later changes of `trainable` make it differ from `trainable_variables`.
