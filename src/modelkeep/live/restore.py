@@ -86,6 +86,7 @@ def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: 
             _build_optimizers(found, saved, nullcontext)
             found = inventory(found.nodes)
         _compare(found, saved, compiled=compiled_now)
+        _compare_shapes(found, saved)  # all of them before the first value is put into the caller's model
         _load_by_themselves(found.nodes, saved)
         _fill(found, saved)
         _finish(found, saved)
@@ -292,6 +293,18 @@ def _compare_owners(found: Inventory, saved: _Saved) -> None:
                 expected=_listed([f"{was[path]} ({path})" for path in other]),
                 hint=_OWNER_HINTS[what],
             )
+
+
+def _compare_shapes(found: Inventory, saved: _Saved) -> None:
+    shapes = {name: tuple(map(int, variable.shape)) for name, variable in found.variables.items()}
+    other = [name for name, tensor in saved.tensors.items() if name in shapes and tensor.shape != shapes[name]]
+    if other:
+        raise NotFaithful(
+            "this model has weights of another shape",
+            found=_listed([f"{found.variables[name].path} {shapes[name]}" for name in other]),
+            expected=_listed([str(saved.tensors[name].shape) for name in other]),
+            hint="build the model as it was saved",
+        )
 
 
 _OWNER_HINTS = {
