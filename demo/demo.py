@@ -112,7 +112,7 @@ def main() -> None:
     with step("Verify it: every digest, every weight to the bit, the golden examples replayed"):
         report = keep.verify(first.ref, live=True)
         report.raise_for_failures()
-        say(f"{len(report.findings)} findings, none a failure")
+        say(report.summary)
     with step("Promote it to production"):
         keep.promote(first.ref, to="production", reason="the first that passes")
 
@@ -179,7 +179,7 @@ def step(title: str) -> Iterator[None]:
 def say(what: object) -> None:
     """What a step has found out."""
     for line in str(what).splitlines():
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
