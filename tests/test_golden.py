@@ -2,10 +2,13 @@
 
 import json
 
+import hypothesis
+import hypothesis.strategies as st
 import keras
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from modelkeep.errors import IntegrityError, NotFaithful, UsageError
 from modelkeep.live import golden
@@ -173,6 +176,24 @@ def test_what_is_equal(recorded, found, severity):
     assert compared(recorded, found).severity is severity
 
 
+floats = arrays(st.sampled_from(["float32", "float64"]), array_shapes(max_dims=3, max_side=4, min_side=0))
+
+
+@hypothesis.given(floats)
+def test_everything_equals_itself(values):
+    assert compared(values, values.copy()).severity is Severity.OK
+
+
+@hypothesis.given(floats.filter(lambda values: values.size > 0), st.data())
+def test_one_value_that_is_off_is_found_where_it_is(values, data):
+    index = tuple(data.draw(st.integers(0, side - 1)) for side in values.shape)
+    found = values.copy()
+    found[index] = 1.0 if not np.isfinite(values[index]) else values[index] + 1 + abs(values[index])
+    finding = compared(values, found)
+    assert finding.severity is Severity.FAILURE
+    assert tuple(finding.details["index"]) == index
+
+
 def test_widths_may_differ_between_backends_but_kinds_may_not():
     assert compared(np.arange(3), np.arange(3, dtype="int32"), same_backend=False).severity is Severity.OK
     assert compared(np.arange(3), np.arange(3.0), same_backend=False).severity is Severity.FAILURE
@@ -284,6 +305,12 @@ def test_a_table_without_a_declared_input_gets_integers_all_the_same():
     made = probes(model, signature(model))
     assert made.dtype.kind == "i"
     assert made.min() >= 0
+
+
+def test_a_fixed_batch_is_kept_to():
+    inputs = keras.Input((3, 4), batch_size=5)
+    model = keras.Model(inputs, keras.layers.LSTM(2, stateful=True)(inputs))
+    assert golden.probe(model, signature(model)).golden.count == 5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bool", "uint8", "int64", "string"])

@@ -106,6 +106,8 @@ def _check_object(place: Place, objects: Mapping[str, object]) -> None:
     name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
     if name in VALUES:
         return
+    if not isinstance(module, str | None) or not isinstance(registered, str | None):
+        raise _refused(place, "it names no class", _GIVE_IT)
     if name == FUNCTION:
         named = node["config"]
         known = isinstance(named, str) and (named in objects or own_function(module, named) is not None)

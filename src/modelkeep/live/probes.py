@@ -34,7 +34,8 @@ def probes(model: keras.Model, signature: Signature | None) -> Any:
 def _made_up(spec: TensorSpec, seed: int, limits: Mapping[str | None, int]) -> Array:
     assert spec.shape is not None
     unknown = 64 if len(spec.shape) >= 4 else 16
-    shape = (_PROBES, *(unknown if length is None else length for length in spec.shape[1:]))
+    lengths = (_PROBES, *(unknown for _ in spec.shape[1:]))
+    shape = tuple(length if known is None else known for known, length in zip(spec.shape, lengths, strict=False))
     random = np.random.default_rng(_SEED + seed)
     if spec.dtype == "string":
         return np.array([_TEXTS[index % len(_TEXTS)] for index in range(int(np.prod(shape)))], dtype=str).reshape(shape)
