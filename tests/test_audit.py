@@ -461,6 +461,7 @@ class Point:
         ("relu", keras.activations.relu, None),
         (keras.activations.relu, keras.activations.relu, True),
         (keras.activations.relu, keras.activations.gelu, None),
+        (keras.activations.relu, keras.ops.relu, False),
         (keras.initializers.RandomNormal(seed=1), keras.initializers.RandomNormal(seed=1), True),
         (keras.initializers.RandomNormal(seed=1), keras.initializers.RandomNormal(seed=2), False),
         (Point(1), Point(1), True),

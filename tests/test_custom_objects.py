@@ -197,6 +197,38 @@ def test_a_function_with_the_name_of_keras_own_is_a_failure():
     assert "relu has the name of another of Keras' own" in failure.message
 
 
+def test_a_layer_that_looks_functions_up_by_itself_is_let_be():
+    class Own(keras.layers.Layer):
+        def __init__(self, activation="relu", **kwargs):
+            super().__init__(**kwargs)
+            self.activation = {"relu": relu}[activation]
+
+        def call(self, inputs):
+            return self.activation(inputs)
+
+        def get_config(self):
+            return {**super().get_config(), "activation": self.activation.__name__}
+
+    assert not failures(Saved(sequential(Own())).found)
+
+
+def test_functions_of_a_compile_config_of_its_own_are_found():
+    class Adversarial(keras.Sequential):
+        def compile(self, critic_loss):
+            super().compile("sgd")
+            self.critic_loss = critic_loss
+
+        def get_compile_config(self):
+            return {"critic_loss": keras.saving.serialize_keras_object(self.critic_loss)}
+
+        def compile_from_config(self, config):
+            self.compile(**keras.saving.deserialize_keras_object(config))
+
+    model = Adversarial([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(custom_loss)
+    assert "custom_loss" in Saved(model).found.objects
+
+
 def test_two_classes_of_one_name_are_a_failure():
     def other():
         class Block(keras.layers.Layer):

@@ -56,7 +56,8 @@ def find(config: Any, compile_config: Any, model: keras.Model) -> Found:
     ``model`` is where the classes and functions themselves are read from.
     """
     search = _Search()
-    arguments = internals.compile_arguments(model)
+    # A model that tells its own compile config keeps what it was given in attributes.
+    arguments = {**attributes(model), **(internals.compile_arguments(model) or {})}
     for place in chain(walk(config, model), walk(compile_config, arguments, at=("compile",))):
         search.look_at(place)
     for _, node in internals.walk(model):
@@ -67,9 +68,8 @@ def find(config: Any, compile_config: Any, model: keras.Model) -> Found:
 
 @dataclass
 class _Search:
-    things: dict[str, object] = field(
-        default_factory=dict
-    )  # by what the config calls them; implied ones by their module
+    # By what the config calls them; implied ones by where they were defined.
+    things: dict[str, object] = field(default_factory=dict)
     records: dict[str, CustomObject] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -114,7 +114,8 @@ class _Search:
 
     def _look_at_text(self, place: Place, text: str) -> None:
         function = place.live
-        if isinstance(function, FunctionType) and is_user_code(function) and _registered_name(function) == text:
+        if isinstance(function, FunctionType) and is_user_code(function) and not is_user_code(type(place.owner)):
+            # Keras' own layers write no more than the name of what they take for Keras' own function.
             self._fail(place, _TAKEN_FOR_KERAS, text)
         elif place.path[:1] == ("compile",) and text and (known := keras.saving.get_registered_object(text)):
             kind = kind_of(known) if isinstance(known, type) else _function_kind(place)
@@ -221,11 +222,9 @@ def _live_function(place: Place, name: str) -> Any:
 
 
 def _loaded_class(module: str | None, name: str, registered: str) -> Any:
-    known = keras.saving.get_registered_object(registered)
     # Keras writes no module for classes of the script itself.
-    return (
-        known or vars(sys.modules[module or "__main__"]).get(name) if (module or "__main__") in sys.modules else known
-    )
+    loaded = sys.modules.get(module or "__main__")
+    return keras.saving.get_registered_object(registered) or getattr(loaded, "__dict__", {}).get(name)
 
 
 def _registered_name(function: FunctionType) -> str:

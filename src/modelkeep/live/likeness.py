@@ -39,7 +39,7 @@ def same(a: Any, b: Any, depth: int = _DEPTH) -> bool | None:
     if isinstance(a, set | frozenset) and isinstance(b, set | frozenset):
         return True if a == b else _all(None if _is_opaque(value) else False for value in a ^ b)
     if isinstance(a, FunctionType) and isinstance(b, FunctionType):
-        return (a.__module__, a.__qualname__) == (b.__module__, b.__qualname__) or None
+        return _same_functions(a, b)
     return _same_objects(a, b, depth)
 
 
@@ -64,6 +64,13 @@ def _same_plain(a: Any, b: Any) -> bool | None:
     if _is_opaque(a) or _is_opaque(b):
         return None
     return bool(a == b or (a != a and b != b))
+
+
+def _same_functions(a: FunctionType, b: FunctionType) -> bool | None:
+    if a.__qualname__ != b.__qualname__:
+        return None
+    # One name in two modules: Keras' own was taken for the user's.
+    return a.__module__ == b.__module__
 
 
 def _same_objects(a: Any, b: Any, depth: int) -> bool | None:
