@@ -58,15 +58,22 @@ def source_of(thing: Any) -> Source:
 
 
 def _read(thing: Any) -> tuple[str | None, int | None]:
+    text, line = _read_around_method(thing) if isinstance(thing, type) else (None, None)
+    if text is not None:
+        return text, line
     try:
         lines, line = inspect.getsourcelines(thing)
     except (OSError, TypeError, IndentationError, SyntaxError):
-        return _read_class_from_cell(thing) if isinstance(thing, type) else (None, None)
+        return None, None
     return textwrap.dedent("".join(lines)), line
 
 
-def _read_class_from_cell(cls: type) -> tuple[str | None, int | None]:
-    # A notebook's cells are known to linecache by the code of its functions, but not by its classes.
+def _read_around_method(cls: type) -> tuple[str | None, int | None]:
+    """The class that one of its methods stands in.
+
+    A class itself knows only its name, so of two of one name in a file ``inspect`` may give the other, and of
+    those in a notebook's cells none.
+    """
     method = next((value for value in vars(cls).values() if isinstance(value, FunctionType)), None)
     if method is None:
         return None, None
