@@ -197,7 +197,7 @@ class Masked(layers.Layer):
 
 
 @code(
-    "a NumPy array or number used in `call` and changed since the constructor",
+    "a NumPy array that `call` uses, changed since the constructor made it",
     keras="`.keras`: comes back as the constructor makes it, with other answers",
     modelkeep="refused at save, with the attribute and the numbers",
 )
@@ -206,8 +206,8 @@ def test_an_array_that_call_uses(keep):
     model.layers[0].mask = np.array([0, 5, 0], "float32")
     if MEASURED:
         assert differ(model, through(".keras", model, Masked))
-    with pytest.raises(NotFaithful, match="values differ"):
-        keep.save(model, "m", golden=X)
+    with pytest.raises(NotFaithful, match=r"values differ(.|\n)*Masked\.mask"):
+        keep.save(model, "m")
 
 
 class Noted(layers.Layer):
@@ -503,7 +503,9 @@ def test_the_optimizer_after_an_h5_save(keep):
     model = compiled(chain(layers.Dense(3)), keras.optimizers.Adam(3e-4))
     model.save("m.h5")
     if MEASURED:
-        assert isinstance(through(".keras", model).optimizer, keras.optimizers.RMSprop)
+        plain = through(".keras", model).optimizer
+        assert isinstance(plain, keras.optimizers.RMSprop)
+        assert float(plain.learning_rate) == pytest.approx(1e-3)
     keep.save(model, "m")
     optimizer = keep.load("m").model.optimizer
     assert isinstance(optimizer, keras.optimizers.Adam)
