@@ -41,7 +41,8 @@ _ABANDONED_AFTER = 60.0  # seconds; younger files may belong to somebody who has
 _TEMPORARY = "write-"  # tmp/ may hold a stranger's files too, when the folder was not a store before
 _DOOMED = f"{RESERVED}/doomed"
 _MOVED = "~"  # no part of a key begins so
-_GONE = (FileNotFoundError, NotADirectoryError)  # the latter for a key that leads through another object
+# No object: also where the key leads through another object, or is the beginning of other keys.
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 _ADVICE = {
@@ -176,7 +177,8 @@ class LocalStore:
         if _modified(name, above) >= limit:
             return False
         place = f"{_DOOMED}/{key}"
-        os.makedirs(self.root / place, exist_ok=True)  # it need not survive anything
+        with suppress(FileExistsError):
+            os.makedirs(self.root / place)  # it need not survive anything
         try:
             with self._folder(place) as doom:
                 mine = f"{_MOVED}{uuid.uuid4().hex}"
@@ -320,7 +322,7 @@ def _open_folder(name: str, above: int) -> int:
 
 
 def _open_regular(name: str, above: int) -> int:
-    """A regular file, open for reading. Raises FileNotFoundError, IntegrityError for anything else of that name."""
+    """A regular file, open for reading. Raises one of _GONE, IntegrityError for a link, a pipe and the like."""
     try:
         # Without O_NONBLOCK a pipe would keep us waiting for its writer.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=above)
@@ -328,10 +330,13 @@ def _open_regular(name: str, above: int) -> int:
         if error.errno == errno.ELOOP:
             raise _irregular(f"{name} is a symbolic link") from error
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise _irregular(f"{name} is no regular file")
-    return fd
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise _is_folder(name)
+    raise _irregular(f"{name} is no regular file")
 
 
 @contextmanager
@@ -341,6 +346,10 @@ def _opened(name: str, above: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _is_folder(name: str) -> IsADirectoryError:
+    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
 
 
 def _irregular(what: str) -> IntegrityError:
@@ -406,15 +415,17 @@ def _stamp(fd: int) -> None:
 
 
 def _modified(name: str, above: int) -> float:
-    return os.stat(name, dir_fd=above, follow_symlinks=False).st_mtime_ns / 1e9
+    found = os.stat(name, dir_fd=above, follow_symlinks=False)
+    if stat.S_ISDIR(found.st_mode):
+        raise _is_folder(name)
+    return found.st_mtime_ns / 1e9
 
 
 def _exists(name: str, above: int) -> bool:
     try:
-        os.stat(name, dir_fd=above, follow_symlinks=False)
+        return not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
-    return True
 
 
 def _leads_to(name: str, above: int, fd: int) -> bool:
