@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from modelkeep.entry import FORMAT, Annotate, Entry, decode, encode, moment, seal
+from modelkeep.entry import FORMAT, MAX_ENTRY, Annotate, Entry, decode, encode, moment, seal
 from modelkeep.errors import FormatTooNew, LedgerDamaged, UsageError
 
 ENTRY = Entry(
@@ -77,6 +78,7 @@ def test_a_later_format_is_told_apart_from_damage(more: bytes) -> None:
         (datetime(2024, 5, 1, 1, tzinfo=timezone(timedelta(hours=2))), "2024-04-30T23:00:00.000000Z"),
         (date(2024, 5, 1), "2024-05-01T23:59:59.999999Z"),
         ("2024-05-01", "2024-05-01T23:59:59.999999Z"),
+        ("20240501", "2024-05-01T23:59:59.999999Z"),
         ("2024-05-01T12:30:00+02:00", "2024-05-01T10:30:00.000000Z"),
     ],
 )
@@ -84,10 +86,22 @@ def test_a_moment_is_utc_and_a_date_is_its_end(at: str | date, expected: str) ->
     assert moment(at) == expected
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2024-13-01", "2024-05-01T25:00"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "at", ["", "yesterday", "2024-13-01", "2024-05-01T25:00", "0001-01-01T00:00+05:00", 1714521600, None]
+)
+def test_what_is_no_time_is_refused(at: str) -> None:
     with pytest.raises(UsageError, match="not a point in time"):
-        moment(text)
+        moment(at)
+
+
+def test_what_could_not_be_read_again_is_not_written() -> None:
+    with pytest.raises(UsageError, match=r"Expected `str`, got `int` - at `\$.action.add\[0]`"):
+        encode(replace(ENTRY, action=Annotate(version="1.0.0", add=(1,))))  # type: ignore[arg-type]
+
+
+def test_an_entry_has_room_for_what_describes_a_version_and_not_for_its_data() -> None:
+    with pytest.raises(UsageError, match=r"found 1\.0 MB, expected at most 1\.0 MB\n  → keep it as an asset"):
+        encode(replace(ENTRY, action=Annotate(version="1.0.0", note="x" * MAX_ENTRY)))
 
 
 @given(st.datetimes(), st.datetimes())

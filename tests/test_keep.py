@@ -20,6 +20,7 @@ from modelkeep.errors import (
     IntegrityError,
     MissingCustomObjects,
     NotFaithful,
+    NotFound,
     StoreNotFound,
     UsageError,
     VersionExists,
@@ -326,3 +327,44 @@ def test_the_manifest_is_plain_json_without_a_pickle(keep, trained):
     version = keep.save(trained, "m", tags=["b", "a"])
     data = json.loads(keep.store.get(f"blobs/{version.digest[7:9]}/{version.digest[7:]}"))
     assert (data["model"], data["tags"]) == ("m", ["a", "b"])
+
+
+def test_numbers_from_training_are_kept_as_plain_ones(keep, trained):
+    history = trained.fit(X, Y, epochs=2, verbose=0).history
+    keep.save(trained, "m", metrics={**history, "accuracy": np.float32(0.5)}, metadata={"folds": np.int64(5)})
+    version = keep.resolve("m")
+    assert (version.metrics["accuracy"], version.metadata) == (0.5, {"folds": 5})
+    assert version.metrics["loss"] == history["loss"]
+
+
+@pytest.mark.parametrize("facts", [{"metrics": [0.5]}, {"metadata": None}, {"tags": "nightly"}, {"data_digest": 5}])
+def test_facts_of_another_shape_are_refused_and_leave_nothing(keep, trained, facts):
+    with pytest.raises(UsageError):
+        keep.save(trained, "m", **facts)
+    with pytest.raises(NotFound):
+        keep.resolve("m")
+
+
+def test_a_damaged_version_does_not_keep_the_next_from_being_saved(keep, trained, tmp_path):
+    digest = keep.save(trained, "m").digest.removeprefix("blake3:")
+    (tmp_path / "models" / "blobs" / digest[:2] / digest).write_bytes(b"damaged")
+    assert str(keep.save(trained, "m").version) == "1.1.0"
+
+
+def test_a_history_is_of_a_model_or_an_alias(keep, trained):
+    keep.save(trained, "m")
+    keep.promote("m", to="production")
+    assert [len(keep.history(name)) for name in ("m", "m@production")] == [2, 1]
+    with pytest.raises(UsageError, match="a model or an alias"):
+        keep.history("m:1.0.0")
+
+
+def test_a_split_in_no_store_makes_none(keep):
+    with pytest.raises(StoreNotFound):
+        keep.split("m@production", {"1.0.0": 100})
+
+
+def test_tags_are_a_list_and_not_letters(keep, trained):
+    keep.save(trained, "m")
+    with pytest.raises(UsageError, match=r"write \['nightly'\]"):
+        keep.annotate("m", tags="nightly")

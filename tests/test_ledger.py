@@ -137,6 +137,8 @@ PUBLISHED = (publish("1.0.0"), publish("1.1.0"), publish("1.2.0"), Yank(version=
         (Move(alias="a", kind="remove", targets={}), AliasNotFound),
         (Delete(version="3.0.0"), VersionNotFound),
         (Yank(version="3.0.0"), VersionNotFound),
+        (Yank(version="no version"), UsageError),
+        (Move(alias="a", kind="promote", targets={"1": 100}), UsageError),
         (Annotate(version="3.0.0"), VersionNotFound),
         (Attach(version="1.0.0", attachment=Attachment(kind="onnx", digest="sha1:00", size=1)), UsageError),
         (Refuse(gates=()), UsageError),

@@ -1,9 +1,12 @@
+from datetime import datetime
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkeep.errors import FormatTooNew, IntegrityError, UsageError
-from modelkeep.manifest import Manifest, Part, Piece, Tensor, canonical_json, decode, encode
+from modelkeep.manifest import Manifest, Part, Piece, Tensor, canonical_json, decode, encode, json_value
 
 json_values = st.recursive(
     st.none()
@@ -57,3 +60,54 @@ def test_equal_tensors_count_once_in_the_size_and_packs_count_as_blobs():
     manifest = a_manifest(tensors=twins, parts=(Part(name="config.json", digest="blake3:cc", size=5),))
     assert manifest.size == 13
     assert manifest.blobs() == {"blake3:aa", "blake3:cc"}
+
+
+@given(json_values)
+def test_a_json_value_stays_what_it_is(value):
+    assert json_value(value, "metadata") == value
+
+
+def test_numbers_of_array_libraries_become_plain_ones():
+    given = {
+        "accuracy": np.float32(0.5),
+        "loss": [np.float64(0.25), np.array(2)],
+        "better": np.bool_(True),
+        "name": np.str_("a"),
+    }
+    plain = json_value(given, "metrics")
+    assert plain == {"accuracy": 0.5, "loss": [0.25, 2], "better": True, "name": "a"}
+    assert {type(plain["accuracy"]), type(plain["loss"][0]), type(plain["better"]), type(plain["name"])} == {
+        float,
+        bool,
+        str,
+    }
+
+
+class Cycle(list):
+    def __init__(self):
+        super().__init__([self])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((2, 2)), r"metrics\.a has no JSON form: found a numpy\.ndarray"),
+        ({"b": [float("nan")]}, r"metrics\.a\.b\[0\] is nan: JSON has no such number"),
+        (np.float32("inf"), r"metrics\.a is inf"),
+        ({1: 2}, r"a key of metrics\.a is not text, so it has no JSON form: found 1"),
+        (b"bytes", r"metrics\.a has no JSON form: found a bytes"),
+        (datetime(2024, 5, 1), r"found a datetime\.datetime.*\n.*\.isoformat\(\)"),
+        ({1, 2}, "found a set"),
+        (np.longdouble(1), "has no JSON form"),
+        (np.complex64(1), "has no JSON form"),
+        (Cycle(), "nests more than 64 deep"),
+    ],
+)
+def test_what_has_no_json_form_is_named_by_its_place(value, message):
+    with pytest.raises(UsageError, match=message):
+        json_value({"a": value}, "metrics")
+
+
+def test_a_field_of_another_type_is_refused_since_it_could_not_be_read_again():
+    with pytest.raises(UsageError, match=r"Expected `str`, got `int` - at `\$\.tags\[0\]`"):
+        encode(a_manifest(tags=(1,)))

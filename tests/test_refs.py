@@ -75,6 +75,12 @@ def test_a_version_with_a_leading_v_is_refused_with_the_way_out():
         parse_version("v1.0.0")
 
 
+@pytest.mark.parametrize("ref", [None, 1, b"sentiment"])
+def test_what_is_no_text_is_no_ref(ref):
+    with pytest.raises(InvalidRef, match="expected text, such as"):
+        parse_ref(ref)
+
+
 def test_a_digest_must_be_whole():
     with pytest.raises(InvalidRef, match="64 hex digits"):
         parse_digest("blake3:9f2c")

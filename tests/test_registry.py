@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from modelkeep.errors import (
     BlobMissing,
     Conflict,
     GateRefused,
+    IntegrityError,
     InvalidRef,
     LedgerDamaged,
     ModelkeepError,
@@ -24,11 +26,13 @@ from modelkeep.errors import (
     VersionExists,
     VersionNotFound,
 )
+from modelkeep.gc import gc
 from modelkeep.manifest import Environment, Lineage, Manifest, Part
 from modelkeep.refs import SemVer
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.storage.blobs import blob_key
+from modelkeep.storage.local import LocalStore
 from modelkeep.storage.memory import MemoryStore
 from modelkeep.storage.protocol import Buffer
 from small_versions import publish
@@ -519,3 +523,70 @@ def test_what_an_alias_points_at_is_neither_deleted_nor_yanked(registry: Registr
         with pytest.raises(Conflict, match="while m@production points at it"):
             take_away("m:1.1.0")
     assert len(registry.history("m")) == 3
+
+
+def test_a_rollback_passes_over_the_time_without_the_alias(registry: Registry) -> None:
+    publish_all(registry, "1.0.0", "1.1.0")
+    registry.promote("m:1.0.0", "production")
+    registry.remove_alias("m", "production")
+    registry.promote("m:1.1.0", "production")
+    registry.rollback("m", "production")
+    assert resolved(registry, "m@production") == "1.0.0"
+    with pytest.raises(Conflict, match="no earlier move"):
+        registry.rollback("m", "production")
+
+
+def test_a_version_whose_manifest_is_damaged_is_still_found_by_its_digest(registry: Registry) -> None:
+    digest = publish(registry, "m", "1.0.0").digest
+    registry.store.delete(blob_key(digest))
+    registry.store.create(blob_key(digest), [b"damaged"])
+    record = registry.resolve(f"m@{digest[:20]}").record
+    assert record.version == "1.0.0"
+    with pytest.raises(IntegrityError, match="is damaged"):
+        registry.manifest("m", record)
+
+
+def test_what_cannot_be_an_alias_is_neither_judged_nor_recorded(registry: Registry) -> None:
+    publish_all(registry, "1.0.0")
+    with pytest.raises(InvalidRef, match="not an alias"):
+        registry.promote("m", "to production", judge=lambda _: pytest.fail("judged"))
+    assert len(registry.history("m")) == 1
+
+
+@pytest.mark.parametrize("share", ["most", None, 10**400])
+def test_a_share_that_is_no_number_is_told(registry: Registry, share: object) -> None:
+    publish_all(registry, "1.0.0")
+    with pytest.raises(UsageError, match="must be a number"):
+        registry.split("m", "production", {"1.0.0": share})  # type: ignore[dict-item]
+
+
+def test_a_split_takes_versions_as_they_are_handed_out(registry: Registry) -> None:
+    publish_all(registry, "1.0.0")
+    registry.split("m", "production", {SemVer(1): 100})  # type: ignore[dict-item]
+    assert resolved(registry, "m@production") == "1.0.0"
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_published(registry: Registry) -> None:
+    with pytest.raises(UsageError, match="not what a manifest can hold"):
+        publish(registry, "m", lineage=Lineage(data_digest=5))  # type: ignore[arg-type]
+    assert registry.models() == []
+
+
+def test_time_travel_tells_of_a_gap_rather_than_stopping_there(registry: Registry, clock: Clock) -> None:
+    for _ in range(9):
+        publish(registry, "m")
+    clock.days_pass(1)
+    publish(registry, "m")
+    registry.store.delete(entry_key("m", 5))
+    with pytest.raises(LedgerDamaged, match=r"entry 5 .* is missing"):
+        Registry(registry.store).resolve("m", at="2024-05-01")
+
+
+def test_folders_that_can_be_no_model_s_are_strangers(tmp_path: Path) -> None:
+    registry = Registry(LocalStore(tmp_path))
+    publish_all(registry, "1.0.0")
+    for name in (".ipynb_checkpoints", "my model"):
+        (tmp_path / "models" / name).mkdir()
+        (tmp_path / "models" / name / "notes.txt").write_text("not a model")
+    assert [model.name for model in registry.models()] == ["m"]
+    assert gc(registry, dry_run=True).kept == 2

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from modelkeep import catalog
 from modelkeep.entry import entry_key
 from modelkeep.errors import LedgerDamaged
+from modelkeep.keep import Keep
 from modelkeep.registry import Registry
 from modelkeep.snapshots import EVERY, KEPT
+from modelkeep.storage import marker
 from modelkeep.storage.local import LocalStore
 from modelkeep.storage.memory import MemoryStore
 from small_versions import publish
@@ -162,3 +165,14 @@ def test_a_model_made_anew_under_a_running_process_is_read_anew(store: CountingS
         store.delete(key)
     publish(registry, "m", "3.0.0")
     assert names(store) == ["3.0.0"]
+
+
+def test_a_snapshot_that_names_another_manifest_fails_verification(store: CountingStore) -> None:
+    marker.ensure(store)
+    registry = filled(store, 2)
+    state = registry.ledgers.state("m")
+    first, second = state.catalog
+    forged = structs.replace(second, digest=first.digest)
+    registry.ledgers.snapshots("m").write(structs.replace(state, catalog=state.catalog.with_record(forged)))
+    report = Keep(store).verify("m")
+    assert f"no entry publishes {first.digest} as m:{second.version}" in report.failures[0].message

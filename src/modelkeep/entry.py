@@ -10,6 +10,7 @@ keep the old ones, give new fields defaults, and commit a store of the last rele
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from typing import Literal, NoReturn
 
@@ -18,10 +19,12 @@ import msgspec
 from modelkeep.catalog import Attachment, Described
 from modelkeep.errors import FormatTooNew, LedgerDamaged, UsageError
 from modelkeep.manifest import GateResult, Manifest, canonical_json
+from modelkeep.sizes import human_bytes
 from modelkeep.storage.hashing import digest_of
 
 FORMAT = 1
 READABLE = frozenset({1})
+MAX_ENTRY = 10**6  # bytes: a page of records holds 64 of them
 
 
 # --- what can happen
@@ -161,8 +164,20 @@ def unseal(data: bytes) -> tuple[bytes, str]:
 
 
 def encode(entry: Entry) -> bytes:
-    """The bytes of an entry's file. Raises UsageError for values without a JSON form."""
-    return seal(canonical_json(entry))[0]
+    """The bytes of an entry's file. Raises UsageError for values without a JSON form, of another type, or too large."""
+    body = canonical_json(entry)
+    if len(body) > MAX_ENTRY:
+        raise UsageError(
+            "too much to write into the ledger, which every listing reads",
+            found=human_bytes(len(body)),
+            expected=f"at most {human_bytes(MAX_ENTRY)}",
+            hint="keep it as an asset, and name that in the metadata",
+        )
+    try:
+        _decode_entry(body)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"not what the ledger can hold: {error}") from error
+    return seal(body)[0]
 
 
 def decode(data: bytes, model: str, seq: int) -> tuple[Entry, str]:
@@ -225,18 +240,23 @@ def moment(at: str | date | datetime) -> str:
     """A point in time as the ledger writes it: RFC 3339 in UTC, to the microsecond.
 
     A time without a zone is UTC; a date without a time is the end of that day in UTC.
-    Raises UsageError for text that is not ISO 8601.
+    Raises UsageError for text that is not ISO 8601, and what is neither text nor time.
     """
-    if isinstance(at, str):
-        try:
-            at = date.fromisoformat(at) if len(at) == len("2024-05-01") else datetime.fromisoformat(at)
-        except ValueError:
-            raise UsageError(
-                "not a point in time",
-                found=repr(at),
-                expected="ISO 8601, such as 2024-05-01 or 2024-05-01T12:30:00+02:00",
-            ) from None
-    if not isinstance(at, datetime):
-        at = datetime.combine(at, time.max)
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    try:
+        when = _read_moment(at) if isinstance(at, str) else at
+        if not isinstance(when, datetime):
+            when = datetime.combine(when, time.max)
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        raise UsageError(
+            "not a point in time",
+            found=repr(at),
+            expected="ISO 8601, such as 2024-05-01 or 2024-05-01T12:30:00+02:00",
+        ) from None
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+
+
+def _read_moment(text: str) -> date | datetime:
+    with suppress(ValueError):
+        return date.fromisoformat(text)  # first: datetime's takes a date, too, but means its beginning
+    return datetime.fromisoformat(text)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.catalog import VersionRecord
-from modelkeep.errors import LedgerDamaged, NotFound, UsageError
-from modelkeep.refs import ByAlias, Exact, Ref, model_name, parse_ref
-from modelkeep.registry import Bump, ModelSummary, Moment, Registry
+from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UsageError
+from modelkeep.manifest import json_value
+from modelkeep.refs import ByAlias, Exact, Newest, Ref, model_name, parse_ref
+from modelkeep.registry import Bump, ModelSummary, Moment, Registry, largest_share
 from modelkeep.storage import marker, open_store
 from modelkeep.storage.blobs import Verify
 from modelkeep.storage.protocol import ObjectStore, Progress
@@ -109,11 +110,10 @@ class Keep:
         from modelkeep.live import saving
 
         name = model_name(name)
-        marker.ensure(self.store)
         facts = saving.Facts(
-            metrics=metrics,
-            metadata=metadata,
-            tags=tags,
+            metrics=_values("metrics", metrics),
+            metadata=_values("metadata", metadata),
+            tags=_tags(tags),
             note=note,
             assets=assets,
             pipeline=pipeline,
@@ -127,6 +127,7 @@ class Keep:
             check=check,
             gates=gates,
         )
+        marker.ensure(self.store)
         record = saving.save(
             self._registry,
             model,
@@ -268,10 +269,17 @@ class Keep:
         return [self._version(name, record) for record in self._registry.versions(model_name(name))]
 
     def history(self, name: str) -> list[Entry]:
-        """What happened to a model, or to an alias (``sentiment@production``), oldest first, the chain checked."""
+        """What happened to a model, or to an alias (``sentiment@production``), oldest first, the chain checked.
+
+        Raises UsageError for a ref of one version, ModelNotFound, AliasNotFound, LedgerDamaged.
+        """
         marker.read(self.store)
-        ref = parse_ref(name)
-        return self._registry.history(ref.model, ref.selector.alias if isinstance(ref.selector, ByAlias) else None)
+        match parse_ref(name):
+            case Ref(model, Newest()):
+                return self._registry.history(model)
+            case Ref(model, ByAlias(alias)):
+                return self._registry.history(model, alias)
+        raise UsageError("a history is of a model or an alias", found=repr(name), hint="leave the version out")
 
     def search(self, expression: str, name: str | None = None) -> list[Version]:
         """The versions for which an expression is true: ``accuracy > 0.9 and "nightly" in tags``.
@@ -315,26 +323,33 @@ class Keep:
             f"verify {version.ref}",
             version.digest,
             self._registry.blobs,
-            ledger=[self._chain(version.model)],
+            ledger=[self._chain(version)],
             environment=lambda saved: environment.compare(saved, environment.here(packages=saved.packages)),
             progress=self._progress,
         )
         if live and report.ok:
             from modelkeep.live import verifying
 
-            options = {"custom_objects": custom_objects, "trust": trust}
-            return report.extended(verifying.verify(version.manifest, self._registry.blobs, **options))
+            live_findings = verifying.verify(
+                version.manifest, self._registry.blobs, custom_objects=custom_objects, trust=trust
+            )
+            return report.extended(live_findings)
         return report
 
-    def _chain(self, model: str) -> Finding:
-        """Whether every entry of a ledger fits all before it."""
+    def _chain(self, version: Version) -> Finding:
+        """Whether every entry of a ledger fits all before it, and they name this very version."""
+        from modelkeep.entry import Publish
         from modelkeep.report import Finding, Severity
 
         try:
-            entries = len(self._registry.history(model))
+            entries = self._registry.history(version.model)
         except LedgerDamaged as damage:
-            return Finding("ledger", Severity.FAILURE, str(damage), model)
-        return Finding("ledger", Severity.OK, f"its {entries} entries fit together", model)
+            return Finding("ledger", Severity.FAILURE, str(damage), version.model)
+        published = [entry.action for entry in entries if isinstance(entry.action, Publish)]
+        if (str(version.version), version.digest) not in {(action.version, action.digest) for action in published}:
+            message = f"no entry publishes {version.digest} as {version.ref}: a snapshot is wrong; run: modelkeep fsck"
+            return Finding("ledger", Severity.FAILURE, message, version.model)
+        return Finding("ledger", Severity.OK, f"its {len(entries)} entries fit together", version.model)
 
     # --- moving names
 
@@ -350,18 +365,21 @@ class Keep:
 
     def split(self, alias: str, weights: Mapping[str, float], *, reason: str | None = None) -> dict[str, float]:
         """Share an alias' traffic between versions, in per cent that add up to 100. Raises UsageError, Conflict."""
+        marker.read(self.store)
         model, name = _alias(alias)
         return self._registry.split(model, name, weights, reason=reason).action.targets  # type: ignore[union-attr]
 
     def rollback(self, alias: str, *, reason: str | None = None) -> Version:
         """Point an alias at what it pointed at before its last move; again, and it goes further back.
 
-        Raises Conflict where there is nothing further back.
+        It never takes the alias away. Raises Conflict where there is nothing further back.
         """
         marker.read(self.store)
         model, name = _alias(alias)
-        self._registry.rollback(model, name, reason=reason)
-        return self.resolve(alias)
+        targets = self._registry.rollback(model, name, reason=reason).action.targets  # type: ignore[union-attr]
+        # By number: whoever moves the alias in this moment does not change what this call did.
+        record = self._registry.resolve(f"{model}:{largest_share(targets)}").record
+        return self._version(model, record, targets)
 
     def unalias(self, alias: str, *, reason: str | None = None) -> None:
         """Take an alias away; a rollback brings it back. Raises AliasNotFound, Conflict."""
@@ -379,7 +397,7 @@ class Keep:
     ) -> Version:
         """Add and remove tags, and replace the note (an empty one removes it)."""
         version = self.resolve(ref)
-        self._registry.annotate(version.ref, add=tuple(tags), remove=tuple(untag), note=note, reason=reason)
+        self._registry.annotate(version.ref, add=_tags(tags), remove=_tags(untag), note=note, reason=reason)
         return self.resolve(version.ref)
 
     def yank(self, ref: str, *, undo: bool = False, reason: str | None = None) -> None:
@@ -449,8 +467,8 @@ class Keep:
     def _manifest_or_none(self, ref: str | None) -> Manifest | None:
         try:
             return None if ref is None else self.resolve(ref).manifest
-        except NotFound:
-            return None
+        except (NotFound, IntegrityError, FormatTooNew):
+            return None  # a save must not fail for what would only have spared it bytes
 
     def _values_of_other(self, name: str, parent: str | None, selector: str) -> Mapping[str, Any] | None:
         """The values of what a gate calls ``@production``, ``:1.0.0``, ``other:2.0.0`` or ``@parent``."""
@@ -480,6 +498,20 @@ class Keep:
         except ImportError:
             return None
         return partial(compare.distance, self._registry.blobs)
+
+
+def _values(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics or metadata as JSON values."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{name} are a mapping of names to JSON values", found=f"a {type(values).__name__}")
+    plain: dict[str, Any] = json_value(values, name)
+    return plain
+
+
+def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):  # which is a sequence, too: of letters
+        raise UsageError("tags are a list", found=repr(tags), hint=f"write [{tags!r}]")
+    return tuple(tags)
 
 
 def _plain_ref(parent: str | None) -> str | None:

@@ -60,11 +60,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def aliases(self) -> dict[str, dict[str, float]]:
         """Every alias with its versions and their per cent."""
-        return {alias: p.targets for alias, p in sorted(self.pointings.items()) if p.targets}
+        return {alias: dict(p.targets) for alias, p in sorted(self.pointings.items()) if p.targets}
 
     def live_record(self, version: str) -> VersionRecord:
-        """The record of a version that is there. Raises VersionNotFound."""
-        record = self.catalog.get(version)
+        """The record of a version that is there. Raises VersionNotFound, InvalidRef."""
+        record = self.catalog.get(str(parse_version(version)))
         if record is None or record.deleted or record.version != version:
             newest = self.catalog.newest()
             raise VersionNotFound(

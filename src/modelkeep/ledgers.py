@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from modelkeep.entry import FORMAT, AnyAction, Entry, damaged, decode, encode, entry_key, moment
 from modelkeep.errors import Conflict, LedgerDamaged, ModelNotFound, NotFound, ObjectExists
 from modelkeep.ledger import State, check, fold
+from modelkeep.refs import is_model_name
 from modelkeep.snapshots import EVERY, Snapshots
 from modelkeep.storage.protocol import ObjectStore
 
@@ -36,7 +37,7 @@ class Ledgers:
         self._states: dict[str, State] = {}
 
     def models(self) -> Iterator[str]:
-        """The name of every model, sorted within each folder."""
+        """The name of every model, sorted within each folder. A folder that can be no model's is a stranger's."""
         yield from self._below("")
 
     def _below(self, prefix: str) -> Iterator[str]:
@@ -44,8 +45,9 @@ class Ledgers:
         # Snapshots without a ledger are what is left of a model, and reading it says so.
         if prefix and parts & _OWN_FOLDERS:
             yield prefix[:-1]
-        for part in sorted(parts - _OWN_FOLDERS):
-            yield from self._below(f"{prefix}{part}/")
+        for part in sorted(parts):
+            if is_model_name(f"{prefix}{part}"):
+                yield from self._below(f"{prefix}{part}/")
 
     def state(self, model: str) -> State:
         """What all entries of a model leave, up to its newest. Raises ModelNotFound, LedgerDamaged, FormatTooNew."""
@@ -134,11 +136,12 @@ class Ledgers:
     def state_at(self, model: str, at: str) -> State:
         """The state at a moment (see :func:`modelkeep.entry.moment`), by reading the ledger up to there.
 
-        Raises ModelNotFound where the model had no entry yet.
+        Raises ModelNotFound where the model had no entry yet, LedgerDamaged where one is missing on the way.
         """
         state = self.state(model)
         if state.time > at:
             state = self._forward(State(model=model), until=at)
+            self.entry(model, state.seq + 1)  # there is one: it was too late, and not missing
         if not state.seq:
             raise ModelNotFound(f"{model} had no entry at {at}", hint=f"see: modelkeep history {model}")
         return state

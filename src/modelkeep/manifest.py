@@ -17,6 +17,8 @@ Format number
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +27,7 @@ from modelkeep.errors import FormatTooNew, IntegrityError, UsageError
 
 FORMAT = 1
 READABLE = frozenset({1})
+MAX_DEPTH = 64  # of metrics and metadata: whoever reads them may stand deep in calls already
 MAX_MANIFEST = 256 * 2**20  # bytes; 2,000 tensors take about 0.5 MB
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor at a lesser address
 
@@ -127,7 +130,8 @@ class Golden(_Record, frozen=True, kw_only=True):
     """Example inputs and the outputs the model gave when it was saved.
 
     ``inputs`` and ``outputs`` are structures (see :class:`Signature`) whose leaves name tensors, or
-    parts where they end in ``.json``; with ``raw`` the inputs are the JSON part ``raw`` instead: what the pipeline takes.
+    parts where they end in ``.json``; with ``raw`` the inputs are the JSON part ``raw`` instead: what the
+    pipeline takes.
     """
 
     count: int
@@ -219,11 +223,16 @@ _format_decoder: msgspec.json.Decoder[_FormatOnly] = msgspec.json.Decoder(_Forma
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The canonical bytes of a manifest.
+    """The canonical bytes of a manifest, from which :func:`decode` reads it again.
 
-    Raises UsageError where a value has no JSON form or is not finite.
+    Raises UsageError where a value has no JSON form, is not finite, or is not of its field's type.
     """
-    return canonical_json(manifest)
+    data = canonical_json(manifest)
+    try:
+        _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"not what a manifest can hold: {error}") from error
+    return data
 
 
 def decode(data: bytes) -> Manifest:
@@ -260,6 +269,56 @@ def canonical_json(value: Any) -> bytes:
         raise UsageError(
             f"not a JSON value: {error}", hint="give text, numbers, booleans, None, lists or mappings"
         ) from None
+
+
+def json_value(value: Any, name: str, *, depth: int = 0) -> Any:
+    """A value as JSON holds it: text, numbers, booleans, None, and lists and mappings of these.
+
+    A scalar of NumPy, JAX, PyTorch or TensorFlow becomes the plain number it is; a tuple becomes a list.
+    Raises UsageError for everything else, by its place below ``name``, such as ``metrics.loss``.
+    """
+    kind = type(value)
+    if depth > MAX_DEPTH:
+        raise UsageError(f"{name[:80]} … nests more than {MAX_DEPTH} deep")
+    match _plain_scalar(value):
+        case None | bool() as plain:
+            return plain
+        case int() as plain:
+            return int(plain)
+        case float() as plain if math.isfinite(plain):
+            return float(plain)
+        case float() as plain:
+            raise UsageError(f"{name} is {plain}: JSON has no such number", hint="leave it out, or give it as text")
+        case str() as plain:
+            return str.__str__(plain)
+        case Mapping() as plain:
+            _check_keys(plain, name)
+            return {str.__str__(k): json_value(inner, f"{name}.{k}", depth=depth + 1) for k, inner in plain.items()}
+        case list() | tuple() as plain:
+            return [json_value(inner, f"{name}[{i}]", depth=depth + 1) for i, inner in enumerate(plain)]
+    raise UsageError(
+        f"{name} has no JSON form",
+        found=f"a {kind.__module__}.{kind.__qualname__}".replace("builtins.", ""),
+        expected="text, numbers, booleans, None, lists or mappings",
+        hint="keep arrays as assets, or write .tolist(); write times as text: .isoformat()",
+    )
+
+
+def _check_keys(mapping: Mapping[Any, Any], name: str) -> None:
+    for key in mapping:
+        if not isinstance(key, str):
+            raise UsageError(f"a key of {name} is not text, so it has no JSON form", found=repr(key))
+
+
+def _plain_scalar(value: Any) -> Any:
+    """What an array library's number is to Python. Known by its shape alone: no such library is imported."""
+    if getattr(value, "shape", None) != ():
+        return value
+    try:
+        number = value.item() if hasattr(value, "item") else value.numpy().item()
+    except Exception:  # noqa: BLE001 - a symbolic tensor, or no array at all: then it has no JSON form
+        return value
+    return number if isinstance(number, bool | int | float | str) else value
 
 
 def _refuse_non_finite(value: Any, path: str = "$") -> None:

@@ -48,7 +48,7 @@ _NAME_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 _DIGEST_PREFIX = re.compile(r"blake3:[0-9a-f]{8,64}")
-_WITHIN = re.compile(r"(0|[1-9]\d{0,17})(?:\.(0|[1-9]\d{0,17}))?")
+_WITHIN = re.compile(r"(0|[1-9][0-9]{0,17})(?:\.(0|[1-9][0-9]{0,17}))?")
 # Folder names the store itself uses below a model.
 _RESERVED = frozenset({"ledger", "snapshots"})
 _MAX_NAME = 200
@@ -123,15 +123,22 @@ def model_name(text: str) -> str:
     Parts of letters, digits, ``.``, ``_`` and ``-``, joined by ``/``; at most 64 characters a
     part and 200 in all. ``ledger`` and ``snapshots`` are the store's own words.
     """
-    parts = text.split("/")
-    wrong = [p for p in parts if not _NAME_PART.fullmatch(p) or p in _RESERVED]
-    if wrong or len(text) > _MAX_NAME:
+    if not is_model_name(text):
         raise InvalidRef(
             "not a model name",
-            found=repr(text[:_MAX_NAME]),
+            found=repr(text)[:_MAX_NAME],
             expected="parts of letters, digits, '.', '_', '-' joined by '/', such as team/sentiment",
         )
     return text
+
+
+def is_model_name(text: object) -> bool:
+    """Whether this may name a model; the rule is :func:`model_name`'s."""
+    return (
+        isinstance(text, str)
+        and len(text) <= _MAX_NAME
+        and all(_NAME_PART.fullmatch(part) and part not in _RESERVED for part in text.split("/"))
+    )
 
 
 def alias_name(text: str) -> str:
@@ -149,8 +156,10 @@ def alias_name(text: str) -> str:
     return text
 
 
-def parse_version(text: str) -> SemVer:
+def parse_version(text: str | SemVer) -> SemVer:
     """``1.2.0``, ``1.2.0-rc.1``, ``1.2.0+build`` as a :class:`SemVer`; else :class:`InvalidRef`."""
+    if isinstance(text, SemVer):
+        return text
     try:
         if len(text) > _MAX_NAME:
             raise ValueError
@@ -173,6 +182,8 @@ def parse_digest(text: str) -> Digest:
 
 def parse_ref(text: str) -> Ref:
     """Parse a ref as drawn in the module's table; else raise :class:`InvalidRef`."""
+    if not isinstance(text, str):
+        raise InvalidRef("not a ref", found=f"a {type(text).__name__}", expected="text, such as sentiment:1.2.0")
     if "@" in text:
         name, _, selector = text.partition("@")
         if selector.startswith("blake3:"):

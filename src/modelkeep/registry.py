@@ -198,7 +198,7 @@ class Registry:
 
         Raises ModelNotFound, VersionNotFound, AliasNotFound, InvalidRef, LedgerDamaged.
         """
-        ref = parse_ref(ref) if isinstance(ref, str) else ref
+        ref = ref if isinstance(ref, Ref) else parse_ref(ref)
         state = self.ledgers.state(ref.model) if at is None else self.ledgers.state_at(ref.model, moment(at))
         return self._select(state, ref)
 
@@ -214,8 +214,7 @@ class Registry:
                 return Resolved(ref.model, self._by_digest(state, prefix))
             case ByAlias(alias):
                 targets = state.pointing(alias).targets
-                largest = max(targets, key=lambda version: (targets[version], precedence(version)))
-                return Resolved(ref.model, state.live_record(largest), alias, targets)
+                return Resolved(ref.model, state.live_record(largest_share(targets)), alias, targets)
 
     def _by_digest(self, state: State, prefix: str) -> VersionRecord:
         """By way of the manifest, which names its version: no page but that version's is read."""
@@ -230,6 +229,8 @@ class Registry:
             record = state.catalog.get(manifest.version) if manifest.model == state.model else None
             if record is not None and record.digest == digest and not record.deleted:
                 found[digest] = record
+        # Where the manifest is lost or damaged, the ledger knows the version all the same.
+        found = found or {record.digest: record for record in state.catalog if _has_digest(record, prefix)}
         if len(found) > 1:
             raise VersionNotFound(
                 f"{prefix} begins the digest of {len(found)} versions of {state.model}", hint="give more of it"
@@ -265,7 +266,7 @@ class Registry:
 
     def records(self, model: str | None = None) -> Iterator[tuple[str, VersionRecord]]:
         """Model name and record of every version that is not deleted, of one model or of all: what search reads."""
-        for name in self.ledgers.models() if model is None else [model]:
+        for name in self.ledgers.models() if model is None else [model_name(model)]:
             for record in self.versions(name):
                 yield name, record
 
@@ -309,7 +310,8 @@ class Registry:
         Raises what :meth:`resolve` raises, Conflict where the version is yanked or where somebody else moved
         the alias since this call looked.
         """
-        ref = parse_ref(ref) if isinstance(ref, str) else ref
+        ref = ref if isinstance(ref, Ref) else parse_ref(ref)
+        alias_name(alias)  # before anything is judged, or recorded as refused
         state = self.ledgers.state(ref.model)
         record = self._select(state, ref).record
         try:
@@ -325,31 +327,40 @@ class Registry:
 
         Raises UsageError for other weights, VersionNotFound, Conflict as :meth:`promote`.
         """
-        shares = {str(parse_version(version)): float(weight) for version, weight in weights.items()}
+        shares = {str(parse_version(version)): _share(weight) for version, weight in weights.items()}
         check_weights(shares)
         return self._point(self.ledgers.state(model), alias, "split", shares, reason)
 
     def rollback(self, model: str, alias: str, *, reason: str | None = None) -> Entry:
         """Point an alias at what it pointed at before its last move; again, and it goes further back.
 
+        A time without the alias is passed over: a rollback never takes it away.
+
         Raises AliasNotFound; Conflict where there is nothing further back, where a version back there was
         deleted or yanked, or where somebody else moved the alias since this call looked.
         """
         state = self.ledgers.state(model)
         now = state.pointings.get(alias_name(alias)) or state.pointing(alias)
-        if now.beneath is None:
-            raise Conflict(
-                f"{model}@{alias} has no earlier move to go back to", hint=f"see: modelkeep history {model}@{alias}"
-            )
-        earlier = self.ledgers.entry(model, now.beneath).action
-        if not isinstance(earlier, Move) or earlier.alias != alias:
-            damaged(model, now.beneath, f"is not a move of {alias!r}, though a later one says so")
+        earlier = self._beneath(model, alias, now.beneath)
+        while not earlier.targets:
+            earlier = self._beneath(model, alias, earlier.beneath)
         try:
             return self._move(state, alias, "rollback", earlier.targets, earlier.beneath, reason)
         except VersionNotFound as error:
             raise Conflict(
                 f"{model}@{alias} cannot go back: {error.what}", hint="promote a version that is there"
             ) from error
+
+    def _beneath(self, model: str, alias: str, seq: int | None) -> Move:
+        """The move of an alias that another one lies on."""
+        if seq is None:
+            raise Conflict(
+                f"{model}@{alias} has no earlier move to go back to", hint=f"see: modelkeep history {model}@{alias}"
+            )
+        earlier = self.ledgers.entry(model, seq).action
+        if not isinstance(earlier, Move) or earlier.alias != alias:
+            damaged(model, seq, f"is not a move of {alias!r}, though a later one says so")
+        return earlier
 
     def remove_alias(self, model: str, alias: str, *, reason: str | None = None) -> Entry:
         """Take an alias away; a rollback brings it back. Raises AliasNotFound, Conflict as :meth:`promote`."""
@@ -424,7 +435,7 @@ class Registry:
 
         Raises UsageError for any other ref, Conflict while an alias points at it, and like :meth:`resolve`.
         """
-        ref = parse_ref(ref) if isinstance(ref, str) else ref
+        ref = ref if isinstance(ref, Ref) else parse_ref(ref)
         if not isinstance(ref.selector, Exact | ByDigest):
             raise UsageError(
                 "only a version named exactly can be deleted", found=str(ref), expected=f"such as {ref.model}:1.2.0"
@@ -434,6 +445,22 @@ class Registry:
 
     def _about(self, at: Resolved, action: AnyAction, reason: str | None) -> Entry:
         return self.ledgers.append(at.model, lambda _: action, reason=reason)
+
+
+def _share(weight: float) -> float:
+    try:
+        return float(weight)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError("a version's share must be a number", found=repr(weight), expected="per cent") from None
+
+
+def _has_digest(record: VersionRecord, prefix: str) -> bool:
+    return record.digest.startswith(prefix) and not record.deleted
+
+
+def largest_share(targets: Mapping[str, float]) -> str:
+    """The version that a split alias stands for: of equal shares the newer."""
+    return max(targets, key=lambda version: (targets[version], precedence(version)))
 
 
 def _found(state: State, ref: Ref, record: VersionRecord | None) -> VersionRecord:

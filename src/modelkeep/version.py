@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from modelkeep.catalog import Attachment, VersionRecord
 from modelkeep.manifest import Manifest
 from modelkeep.refs import SemVer
@@ -24,15 +26,15 @@ class Version:
     size: int  # bytes of everything it is made of
     new_bytes: int  # bytes that its save added to the store
     parameters: int
-    metrics: Mapping[str, Any]
-    metadata: Mapping[str, Any]
+    metrics: Mapping[str, Any] = field(hash=False)
+    metadata: Mapping[str, Any] = field(hash=False)
     tags: tuple[str, ...]
     note: str | None
     created: str  # RFC 3339, UTC
     actor: str
     yanked: bool
-    attachments: tuple[Attachment, ...]
-    weights: Mapping[str, float] | None  # per cent by version, where a split alias selected it
+    attachments: tuple[Attachment, ...] = field(hash=False)
+    weights: Mapping[str, float] | None = field(hash=False)  # per cent by version, where a split alias selected it
     _read_manifest: Callable[[], Manifest] = field(repr=False, compare=False)
 
     @classmethod
@@ -53,15 +55,15 @@ class Version:
             size=record.size,
             new_bytes=record.new_bytes,
             parameters=record.parameters,
-            metrics=record.metrics,
-            metadata=record.metadata,
+            metrics=_own(record.metrics),
+            metadata=_own(record.metadata),
             tags=record.tags,
             note=record.note,
             created=record.created,
             actor=record.actor,
             yanked=record.yanked,
             attachments=record.attachments,
-            weights=weights if weights is not None and len(weights) > 1 else None,
+            weights=dict(weights) if weights is not None and len(weights) > 1 else None,
             _read_manifest=read_manifest,
         )
 
@@ -80,3 +82,9 @@ class Version:
             f"{self.ref}  {self.digest[: len('blake3:') + 8]}  "
             f"{human_bytes(self.size)} ({human_bytes(self.new_bytes)} new)"
         )
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy: whoever changes what a version told them must not change what the registry remembers."""
+    copied: dict[str, Any] = msgspec.to_builtins(values)
+    return copied
