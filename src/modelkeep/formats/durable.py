@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from modelkeep.errors import AlreadyExists, ModelkeepError, StorageError
+from modelkeep.errors import AlreadyExists, ModelkeepError, StorageError, UsageError
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK})  # FAT and exFAT have none
 
@@ -19,9 +19,11 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[int]:
     """The descriptor of a file that becomes ``path`` when the block ends without an error.
 
     Until then ``path`` is what it was; afterwards it survives a power cut. Raises AlreadyExists, unless
-    ``overwrite``, and StorageError.
+    ``overwrite``, UsageError for a path without a file's name, and StorageError.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
+    if not path.name:
+        raise UsageError("not a file's name", found=repr(str(path)), hint="name a file, not a folder")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
