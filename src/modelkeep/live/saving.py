@@ -162,13 +162,9 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
     """Everything the version will hold, read from the live model; nothing is written yet."""
     captured = capture(model, architecture=terms.architecture, allow_lambda=terms.allow_lambda)
     examples = _examples(model, captured, facts, terms)
-    found = (
-        *captured.findings,
-        *golden.non_finite(model, allow=terms.allow_non_finite),
-        *examples.findings,
-    )
-    doubts = audit(model) if terms.architecture else ()
-    _refuse("this model cannot be kept as it is", (*found, *doubts))
+    doubts = audit(model, architecture=terms.architecture)
+    found = (*captured.findings, *golden.non_finite(model, allow=terms.allow_non_finite), *examples.findings)
+    _refuse("this model cannot be kept as it is", (*doubts, *found))
     packed = [codecs.pack(name, value) for name, value in facts.assets.items()]
     parts = dict(captured.parts)
     arrays: dict[str, Any] = {}
@@ -210,7 +206,8 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
 def _examples(model: keras.Model, captured: Captured, facts: Facts, terms: Terms) -> golden.Recorded:
     """The golden examples with the answers the model gives now; made up from its signature if none are given."""
     if facts.golden is None:
-        return golden.probe(model, captured.signature)
+        # Nothing would be compared with them: they are for the check.
+        return golden.probe(model, captured.signature) if terms.check else golden.Recorded(None)
     predict = partial(answer, model, facts.pipeline, facts.assets)
     return golden.record(predict, facts.golden, allow=terms.allow_non_finite)
 
