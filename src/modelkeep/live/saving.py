@@ -57,7 +57,7 @@ class Facts:
     assets: Mapping[str, Any] = field(default_factory=dict)
     pipeline: Pipeline | None = None
     golden: Any = None
-    lineage: Lineage = Lineage()
+    lineage: Lineage = field(default_factory=Lineage)
 
 
 @dataclass(frozen=True, kw_only=True)
