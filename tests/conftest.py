@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Before anything imports Keras. The tests run on the CPU, wherever they run.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -32,3 +33,10 @@ def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may have a store of their own; the tests must not find it."""
     for name in [name for name in os.environ if name.startswith("MODELKEEP_") and name != "MODELKEEP_OLDEST_KERAS"]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _names_start_anew() -> None:
+    """Keras numbers layers through a whole process; each test names its own as in a new one."""
+    if keras := sys.modules.get("keras"):
+        keras.utils.clear_session(free_memory=False)
