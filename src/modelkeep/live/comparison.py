@@ -95,7 +95,7 @@ class Comparison:
         was, now = recorded.astype(wide), found.astype(wide)
         # Infinities and NaN have no distance; they are right where they are the same, and infinitely off elsewhere.
         same = (was == now) | (np.isnan(was) & np.isnan(now))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             distance = np.where(same, 0.0, np.nan_to_num(np.abs(now - was), nan=np.inf, posinf=np.inf))
             excess = distance - np.where(np.isfinite(was), rtol * np.abs(was), 0.0)
         if excess.size == 0:
