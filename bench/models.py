@@ -127,9 +127,8 @@ def measure(size: str, rounds: int) -> None:
                 (folder / "raw").unlink(missing_ok=True)
     largest = max(prod(v.shape) * 4 for v in model.weights)
     title = f"{keras.backend.backend()}, {size}: {len(arrays)} tensors, {total / 1e6:.0f} MB"
-    print(
-        f"\n{title}, largest {largest / 1e6:.0f} MB; median of {rounds}\n{'':22}{'seconds':>9}{'to raw/hash':>13}{'memory, MB':>12}"
-    )
+    print(f"\n{title}, largest {largest / 1e6:.0f} MB; median of {rounds}")
+    print(f"{'':22}{'seconds':>9}{'to raw/hash':>13}{'memory, MB':>12}")
     medians = {case: [statistics.median(column) for column in zip(*rows, strict=True)] for case, rows in taken.items()}
     for case, (seconds, memory) in medians.items():
         saving = list(cases).index(case) < 4

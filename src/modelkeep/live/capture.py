@@ -226,7 +226,7 @@ def _assets(found: Inventory) -> dict[str, bytes]:
     return parts
 
 
-def _count(variables: list[keras.Variable]) -> int:
+def _count(variables: list[internals.Variable]) -> int:
     return sum(prod(int(length) for length in variable.shape) for variable in variables)
 
 

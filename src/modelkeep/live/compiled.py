@@ -70,11 +70,12 @@ def build_metrics(model: keras.Model, record: Mapping[str, Any], signature: Sign
     are tried, until it resolves the same metrics and losses from the same names.
     """
     outputs = {spec.name: spec for spec in signature.outputs}
+    targets = record["targets"] or _described(signature.output_structure)  # older Keras keeps no account of `y`
     for sparse in islice(product((False, True), repeat=len(outputs)), _MOST_TRIES):
         forms = {name: _target(spec, single) for (name, spec), single in zip(outputs.items(), sparse, strict=True)}
         try:
             internals.build_metrics(
-                model, _nested(record["targets"], forms), tensors(signature.output_structure, signature.outputs)
+                model, _nested(targets, forms), tensors(signature.output_structure, signature.outputs)
             )
         except Exception:  # noqa: BLE001 - a wrong guess may fail anywhere in Keras
             internals.forget_metrics(model)

@@ -16,16 +16,20 @@ from functools import cache
 from typing import Any
 
 import keras
-import keras.src.trainers.trainer  # the mixin that `compile` comes from has no public name
-from keras.src.backend.common import global_state  # uninitialised variables and name counters live here
-from keras.src.saving import saving_lib, serialization_lib  # the walk; the scope that keeps shared objects shared
-from keras.src.saving.keras_saveable import KerasSaveable  # what Keras considers to have state
-from keras.src.utils import naming  # how Keras names what stands in a list
+import keras.src.trainers.trainer
+from keras.src.backend.common import KerasVariable, global_state
+from keras.src.saving import saving_lib, serialization_lib
+from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.utils import naming
 
 Node = Any
 """A KerasSaveable: a layer, model, metric, optimizer, loss; the class itself is not public."""
 
+Variable = KerasVariable
+"""Any Keras variable; ``keras.Variable`` is a subclass of what Keras itself made in older releases."""
+
 Trainer = keras.src.trainers.trainer.Trainer
+"""Whatever can be compiled and trained: the mixin that all models have."""
 
 _UNINITIALIZED = "uninitialized_variables"
 _NAME_COUNTERS = "object_name_uids"
@@ -126,7 +130,7 @@ def _made_by_compile(model: Node) -> list[Node]:
 # --- variables
 
 
-def own_variables(node: Node) -> list[keras.Variable]:
+def own_variables(node: Node) -> list[Variable]:
     """The variables a node answers for, in the order Keras' own files number them."""
     if isinstance(node, keras.Layer):
         # Private, because `weights` of a layer holds those of its inner layers too.
@@ -146,13 +150,13 @@ def attributes(node: Node) -> dict[str, Any]:
     return {**own, **own["_modules"]} if "_modules" in own else own
 
 
-def is_uninitialized(variable: keras.Variable) -> bool:
+def is_uninitialized(variable: Variable) -> bool:
     """Whether the variable was made by :func:`deferred` and has no value yet."""
     # Private, because `value` would run the initializer to have something to show.
     return variable._value is None
 
 
-def initialize(variable: keras.Variable, tensor: Any, *, trainable: bool) -> None:
+def initialize(variable: Variable, tensor: Any, *, trainable: bool) -> None:
     """Give a deferred variable its first value: ``tensor`` itself, of the backend's own kind, not a copy.
 
     ``trainable`` is what the variable was made with: TensorFlow's tape never again watches one that was made
@@ -178,14 +182,14 @@ def made_trainable(nodes: list[tuple[str, Node]]) -> set[int]:
     }
 
 
-def run_initializer(variable: keras.Variable) -> None:
+def run_initializer(variable: Variable) -> None:
     """Give a deferred variable the value it would have had without :func:`deferred`."""
     # Private: Keras does it by itself only when a scope of its own ends.
     variable._deferred_initialize()
 
 
 @contextmanager
-def deferred() -> Iterator[list[keras.Variable]]:
+def deferred() -> Iterator[list[Variable]]:
     """Inside, new variables run no initializer and take no memory; they are gathered in the list given.
 
     Whoever opens it gives each of them a value afterwards. ValueError comes from Keras inside where a variable
@@ -194,7 +198,7 @@ def deferred() -> Iterator[list[keras.Variable]]:
     # Private, because the list to which StatelessScope adds such variables has no public name; a variable left
     # there would be initialised, or refused, at the end of a scope that has nothing to do with this one.
     before = global_state.get_global_attribute(_UNINITIALIZED)
-    made: list[keras.Variable] = []
+    made: list[Variable] = []
     global_state.set_global_attribute(_UNINITIALIZED, made)
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -309,13 +313,16 @@ def compile_arguments(model: object) -> dict[str, Any] | None:
     return arguments if isinstance(arguments, dict) else None
 
 
-def optimizer_targets(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable] | None:
+def optimizer_targets(optimizer: keras.optimizers.Optimizer) -> list[Variable] | None:
     """The variables a built optimizer was built for, in order; None before it is built."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        return optimizer_targets(inner)
     # Private: frozen layers and later changes of `trainable` make it differ from `trainable_variables`.
     return list(optimizer._trainable_variables) if optimizer.built else None
 
 
-def compile_metrics(model: Node) -> list[keras.Variable]:
+def compile_metrics(model: Node) -> list[Variable]:
     """The variables of everything ``compile`` made to measure: loss trackers and metrics, in a fixed order."""
     return [variable for part in _made_by_compile(model) for variable in getattr(part, "variables", ())]
 

@@ -88,7 +88,7 @@ def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: 
         _compare(found, saved, compiled=compiled_now)
         _compare_shapes(found, saved)  # all of them before the first value is put into the caller's model
         _load_by_themselves(found.nodes, saved)
-        _fill(found, saved)
+        _fill(found, saved, found.variables.keys())
         _finish(found, saved)
 
 
@@ -175,14 +175,16 @@ def _build_and_fill(
     _freeze_layers(nodes, saved)
     _load_by_themselves(nodes, saved)
     found = inventory(nodes)
-    filled = _fill(found, saved)
+    # An optimizer counts its variables otherwise once it is built.
+    first = {name for name in found.variables if not name.startswith("optimizer/")}
+    _fill(found, saved, first)
     run_initializers(made or ())
     if compile_config is not None:
         # Only now: under TensorFlow an optimizer knows variables by what their values are held in.
         slots = _build_optimizers(found, saved, scope)
         _build_metrics(model, saved)
         found = inventory(nodes)
-        _fill(found, saved, already=filled)
+        _fill(found, saved, found.variables.keys() - first)
         run_initializers(slots)
     _compare(found, saved, compiled=compile_config is not None)
     _finish(found, saved)
@@ -219,9 +221,9 @@ def _compile(model: keras.Model, saved: _Saved, compile_config: Any, nested: Map
             compiled.compile_again(node, nested[node.name], same_backend=saved.same_backend)
 
 
-def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[keras.Variable]:
+def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[internals.Variable]:
     """Make the slots of every optimizer for the variables it was built for, without values where ``scope`` defers."""
-    made: list[keras.Variable] = []
+    made: list[internals.Variable] = []
     nodes = dict(found.nodes)
     for path, names in saved.record["optimizers"].items():
         optimizer = nodes.get(path)
@@ -270,7 +272,8 @@ def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> None:
     there = found.variables.keys() - by_themselves
     nodes = dict(found.nodes)
     passed_by = {name for name in stored - there if _only_compile_makes(name, nodes, compiled=compiled)}
-    without_variable, without_tensor = stored - there - passed_by, there - stored
+    without_variable = stored - there - passed_by
+    without_tensor = {name for name in there - stored if not _is_metric_of_inner_model(name)}
     if without_variable or without_tensor:
         raise _mismatch(nodes, sorted(without_variable), sorted(without_tensor))
 
@@ -323,6 +326,11 @@ def _only_compile_makes(name: str, nodes: Mapping[str, internals.Node], *, compi
     return _owner(name) not in nodes and (not repeated or name.startswith("optimizer/"))
 
 
+def _is_metric_of_inner_model(name: str) -> bool:
+    """Metrics of an inner model count nothing while the outer one is trained, and come and go with that."""
+    return "/compiled/" in name and not name.startswith("state/compiled/")
+
+
 def _owner(name: str) -> str:
     """The path of the node that answers for a tensor."""
     root, *inner = name.split("/")[:-1]
@@ -361,13 +369,14 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
 
 
-def _fill(found: Inventory, saved: _Saved, *, already: Set[str] = frozenset()) -> set[str]:
-    """Give every variable its stored value; the names of those. NotFaithful where shape, dtype or name differs."""
+def _fill(found: Inventory, saved: _Saved, names: Set[str]) -> None:
+    """Give the variables of these names their stored values. NotFaithful where shape, dtype or name differs."""
     made_trainable = internals.made_trainable(found.nodes)
     same_release = _release(keras.version()) == _release(saved.record["keras"])
-    filled = (saved.tensors.keys() & found.variables.keys()) - already
-    for name in filled:
-        tensor, variable = saved.tensors[name], found.variables[name]
+    for name, tensor in saved.tensors.items():
+        if name not in names:
+            continue
+        variable = found.variables[name]
         if same_release and name.startswith("weights/") and _plain(tensor.variable) != _plain(variable.path):
             raise NotFaithful(
                 f"{name} belongs to another variable than it was saved from",
@@ -376,7 +385,6 @@ def _fill(found: Inventory, saved: _Saved, *, already: Set[str] = frozenset()) -
                 hint="was a custom class edited since? load it with the class as it was",
             )
         assign(variable, saved.array(name), exact=saved.same_backend, made_trainable=id(variable) in made_trainable)
-    return filled
 
 
 def _plain(path: str | None) -> str:

@@ -49,11 +49,11 @@ class Inventory:
     """
 
     nodes: list[tuple[str, internals.Node]]
-    variables: dict[str, keras.Variable] = field(default_factory=dict)
+    variables: dict[str, internals.Variable] = field(default_factory=dict)
     arrays: dict[str, Any] = field(default_factory=dict)  # what classes with their own save_own_variables computed
     names: dict[int, str] = field(default_factory=dict)  # id of a variable → its name
 
-    def add(self, name: str, variable: keras.Variable) -> None:
+    def add(self, name: str, variable: internals.Variable) -> None:
         """Take a variable in, unless another node answered for it before."""
         if id(variable) not in self.names:
             self.names[id(variable)] = name
@@ -102,25 +102,25 @@ def _add_saved_by_itself(found: Inventory, path: str, node: internals.Node) -> N
     node.save_own_variables(store)
     for key, value in store.items():
         name = f"{prefix(path, node)}/vars/{key}"
-        if isinstance(value, keras.Variable) and id(value) not in found.names:
+        if isinstance(value, internals.Variable) and id(value) not in found.names:
             found.add(name, value)
         else:
             found.arrays[name] = value
 
 
-def _reachable(node: internals.Node) -> Iterator[keras.Variable]:
+def _reachable(node: internals.Node) -> Iterator[internals.Variable]:
     yield from getattr(node, "variables", ())
     for value in internals.attributes(node).values():
         if isinstance(value, _HOLDERS):
             yield from _within(value)
 
 
-_HOLDERS = (keras.Variable, keras.random.SeedGenerator, list, tuple, dict)
+_HOLDERS = (internals.Variable, keras.random.SeedGenerator, list, tuple, dict)
 _MOST_NESTED = 8
 
 
-def _within(value: Any, depth: int = 0) -> Iterator[keras.Variable]:
-    if isinstance(value, keras.Variable):
+def _within(value: Any, depth: int = 0) -> Iterator[internals.Variable]:
+    if isinstance(value, internals.Variable):
         yield value
     elif isinstance(value, keras.random.SeedGenerator):
         yield value.state
@@ -133,7 +133,7 @@ def _within(value: Any, depth: int = 0) -> Iterator[keras.Variable]:
 # --- out
 
 
-def source(name: str, variable: keras.Variable) -> TensorSource:
+def source(name: str, variable: internals.Variable) -> TensorSource:
     """A variable as a tensor to be stored; its memory is read late and, where the backend can, not copied."""
     dtype = stored_dtype(variable)
     shape = tuple(int(length) for length in variable.shape)
@@ -141,7 +141,7 @@ def source(name: str, variable: keras.Variable) -> TensorSource:
     return TensorSource(name, dtype, shape, size, lambda: bytes_of(view(variable)), variable.path, _copies(variable))
 
 
-def _copies(variable: keras.Variable) -> bool:
+def _copies(variable: internals.Variable) -> bool:
     """Whether reading takes new memory: on another device than the CPU."""
     if keras.backend.backend() == "jax":
         return any(device.platform != "cpu" for device in variable.value.devices())
@@ -163,12 +163,12 @@ def array_source(name: str, value: Any) -> TensorSource:
     return TensorSource(name, array.dtype.name, array.shape, array.nbytes, lambda: bytes_of(array))
 
 
-def stored_dtype(variable: keras.Variable) -> str:
+def stored_dtype(variable: internals.Variable) -> str:
     """Keras' word for the bytes in memory; JAX and torch hold some dtypes in another than was asked for."""
     return str(keras.backend.standardize_dtype(variable.value.dtype))
 
 
-def view(variable: keras.Variable) -> Array:
+def view(variable: internals.Variable) -> Array:
     """The variable's values as an array over its own memory where the backend lends it, else a copy.
 
     bfloat16 and the like may come as unsigned integers of the same size: the bits are what counts.
@@ -223,7 +223,7 @@ def array(tensor: Tensor, data: memoryview) -> Array:
     return values.byteswap() if sys.byteorder == "big" else values
 
 
-def assign(variable: keras.Variable, values: Array, *, exact: bool = True, made_trainable: bool = False) -> None:
+def assign(variable: internals.Variable, values: Array, *, exact: bool = True, made_trainable: bool = False) -> None:
     """Make ``values`` the variable's value: their very memory where it is writable and aligned, else a copy.
 
     ``exact`` wants the very dtype; without it, as between backends, any that holds every value exactly.
@@ -243,14 +243,14 @@ def assign(variable: keras.Variable, values: Array, *, exact: bool = True, made_
         variable.assign(tensor)
 
 
-def run_initializers(variables: Iterable[keras.Variable]) -> None:
+def run_initializers(variables: Iterable[internals.Variable]) -> None:
     """Give those of ``variables`` that have no value yet the one they would have had anyway."""
     for variable in variables:
         if internals.is_uninitialized(variable):
             internals.run_initializer(variable)
 
 
-def _as_held(variable: keras.Variable, values: Array, *, exact: bool) -> Array:
+def _as_held(variable: internals.Variable, values: Array, *, exact: bool) -> Array:
     """The values in the dtype that this backend holds the variable in."""
     held = numpy_dtype(_held_dtype(str(keras.backend.standardize_dtype(variable.dtype))))
     if values.dtype == held:
