@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from modelkeep.errors import AlreadyExists, BlobMissing, StorageError
+from modelkeep.errors import AlreadyExists, BlobMissing, StorageError, UsageError
 from modelkeep.formats.durable import new_file
 
 
@@ -88,3 +89,13 @@ def test_a_missing_folder_and_a_folder_in_its_place_are_named(tmp_path):
         write(tmp_path / "none" / "model.zip")
     with pytest.raises(StorageError, match="cannot write"):
         write(tmp_path, overwrite=True)
+
+
+def test_a_folder_is_no_file_s_name():
+    with pytest.raises(UsageError, match="name a file"):
+        write(Path("."))
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    write(tmp_path / ("ü" * 127))
+    assert os.listdir(tmp_path) == ["ü" * 127]

@@ -280,6 +280,13 @@ def test_a_bundle_carries_a_version_to_another_store_unchanged(keep, trained, tm
         keep.export("m", to=path)
 
 
+def test_a_bundle_takes_no_arrays_beside_it(keep, trained, tmp_path):
+    keep.save(trained, "m")
+    path = keep.export("m", to=tmp_path / "m.zip")
+    with pytest.raises(UsageError, match="so it takes no golden"):
+        mk.open(tmp_path / "other").add(path, golden=X)
+
+
 def test_a_keras_file_becomes_a_version(keep, trained, tmp_path):
     trained.save(tmp_path / "model.keras")
     keep.add(tmp_path / "model.keras", "m", metrics={"accuracy": 0.9})

@@ -10,11 +10,12 @@ import pytest
 
 from modelkeep import ledgers
 from modelkeep.catalog import Attachment
-from modelkeep.entry import Entry, Move, Refuse, entry_key
+from modelkeep.entry import Entry, Move, Refuse, entry_key, seal
 from modelkeep.errors import (
     AliasNotFound,
     BlobMissing,
     Conflict,
+    FormatTooNew,
     GateRefused,
     IntegrityError,
     InvalidRef,
@@ -27,7 +28,7 @@ from modelkeep.errors import (
     VersionNotFound,
 )
 from modelkeep.gc import gc
-from modelkeep.manifest import Environment, Lineage, Manifest, Part
+from modelkeep.manifest import Environment, Lineage, Manifest, Part, canonical_json
 from modelkeep.refs import SemVer
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
@@ -590,3 +591,11 @@ def test_folders_that_can_be_no_model_s_are_strangers(tmp_path: Path) -> None:
         (tmp_path / "models" / name / "notes.txt").write_text("not a model")
     assert [model.name for model in registry.models()] == ["m"]
     assert gc(registry, dry_run=True).kept == 2
+
+
+def test_a_ledger_of_a_later_format_does_not_hide_the_other_models(registry: Registry) -> None:
+    publish(registry, "m")
+    state = registry.ledgers.state("m")
+    body = {"format": 2, "model": "n", "seq": 1, "previous": "", "time": state.time, "actor": "x", "action": {}}
+    registry.store.create(entry_key("n", 1), [seal(canonical_json(body))[0]])
+    assert [(model.name, type(model.damage)) for model in registry.models()] == [("m", type(None)), ("n", FormatTooNew)]

@@ -82,9 +82,12 @@ class Plain:
         stack = self.aliases.get(alias)
         if not stack:
             raise AliasNotFound(alias)
-        if len(stack) == 1 or any(v["deleted"] or v["yanked"] for v in map(self.versions.__getitem__, stack[-2])):
+        earlier = stack[:-1]
+        while earlier and not earlier[-1]:
+            earlier.pop()
+        if not earlier or any(v["deleted"] or v["yanked"] for v in map(self.versions.__getitem__, earlier[-1])):
             raise Conflict(alias)
-        stack.pop()
+        self.aliases[alias] = earlier
 
     def yank(self, version: str, undo: bool) -> None:
         known = self.live(version)

@@ -11,6 +11,7 @@ from msgspec import structs
 from modelkeep import catalog
 from modelkeep.entry import entry_key
 from modelkeep.errors import LedgerDamaged
+from modelkeep.fsck import fsck
 from modelkeep.keep import Keep
 from modelkeep.registry import Registry
 from modelkeep.snapshots import EVERY, KEPT
@@ -176,3 +177,14 @@ def test_a_snapshot_that_names_another_manifest_fails_verification(store: Counti
     registry.ledgers.snapshots("m").write(structs.replace(state, catalog=state.catalog.with_record(forged)))
     report = Keep(store).verify("m")
     assert f"no entry publishes {first.digest} as m:{second.version}" in report.failures[0].message
+
+
+def test_a_ledger_that_is_gone_is_told_by_any_page_left(store: CountingStore) -> None:
+    filled(store, EVERY)
+    for info in [*store.list("models/m/ledger/"), *store.list("models/m/snapshots/0")]:
+        store.delete(info.key)
+    registry = Registry(store)
+    assert "entry 1 of the ledger of 'm' is missing" in str(registry.models()[0].damage)
+    assert not fsck(registry).ok
+    with pytest.raises(LedgerDamaged):
+        publish(registry, "m")

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from modelkeep.catalog import VersionRecord
 from modelkeep.entry import Annotate, Attach, Delete, Entry, Publish, Yank, damaged, decode
-from modelkeep.errors import FormatTooNew, IntegrityError, NotFound, StorageError
+from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, NotFound, StorageError
 from modelkeep.ledger import State, fold, record_of, renewed
 from modelkeep.manifest import Piece
 from modelkeep.registry import Registry
@@ -20,13 +20,13 @@ from modelkeep.sizes import human_bytes
 from modelkeep.snapshots import Root
 from modelkeep.storage.blobs import blob_key
 from modelkeep.storage.hashing import digest_of
+from modelkeep.storage.protocol import Progress
 from modelkeep.verify import check_structure
 
-Progress = Callable[[str, int, int], None]
 Names = set[str]  # model:version
 Packed = tuple[str, tuple[Piece, ...]]  # a tensor: its digest, and where its bytes lie
 Item = TypeVar("Item")
-_UNREADABLE = (IntegrityError, FormatTooNew, NotFound, StorageError)
+_UNREADABLE = (IntegrityError, FormatTooNew, LimitExceeded, NotFound, StorageError)
 
 
 def fsck(registry: Registry, *, progress: Progress | None = None) -> Report:
@@ -79,6 +79,8 @@ class _Ledger:
         roots = {key: snapshots.root(key) for key in snapshots.roots()}
         there = registry.ledgers.listed(model)
         ledger = cls(model, there[-1] if there else 0)
+        if not there:
+            ledger._fail("ledger", model, "has no entry, though there are snapshots")
         states = ledger._fold_all(registry, {root.seq for root in roots.values() if root})
         for key, root in roots.items():
             ledger.findings += ledger._check_root(registry, key, root, states)

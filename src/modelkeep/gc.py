@@ -9,11 +9,10 @@ from types import MappingProxyType
 
 from modelkeep.errors import FormatTooNew, UsageError
 from modelkeep.registry import Registry
-from modelkeep.storage.protocol import ObjectInfo
+from modelkeep.storage.protocol import ObjectInfo, Progress
 
 GRACE = timedelta(hours=24)
 _KNOWN = frozenset({"blobs", "models"})
-Progress = Callable[[str, int, int], None]
 Roots = Mapping[str, Callable[[bytes], Iterable[str]]]
 
 

@@ -174,7 +174,7 @@ class Keep:
     def _add_bundle(self, path: Path, name: str | None, *, reason: str | None = None, **options: Any) -> Version:
         from modelkeep.formats import bundle
 
-        given = [key for key, value in {"name": name, **options}.items() if value]
+        given = [key for key, value in {"name": name, **options}.items() if not _is_empty(value)]
         if given:
             raise UsageError(
                 f"a bundle keeps what its manifest says, so it takes no {', '.join(given)}",
@@ -506,6 +506,11 @@ def _values(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{name} are a mapping of names to JSON values", found=f"a {type(values).__name__}")
     plain: dict[str, Any] = json_value(values, name)
     return plain
+
+
+def _is_empty(value: Any) -> bool:
+    # Not by truth: an array of several numbers has none.
+    return value is None or value is False or (isinstance(value, Mapping | Sequence) and not value)
 
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -114,12 +114,14 @@ class Ledgers:
     def replay(self, model: str) -> State:
         """The state by the entries alone, whatever the snapshots say; seq 0 for a model that is not there.
 
-        Raises LedgerDamaged also where an entry is missing before one that is there.
+        Raises LedgerDamaged also where an entry is missing before one that is there, or before a snapshot.
         """
         listed = self.listed(model)
         state = self._forward(State(model=model))
         if listed and listed[-1] > state.seq:
             damaged(model, state.seq + 1, "is missing, though later ones are there")
+        if not state.seq and self.snapshots(model).exist():
+            damaged(model, 1, "is missing, though there are snapshots")
         return state
 
     def _replay(self, model: str, last: int) -> State:

@@ -70,7 +70,7 @@ class Resolved:
 class ModelSummary:
     """A model in a listing. ``stored`` is the bytes that its versions' saves added to the store.
 
-    Where the ledger is damaged, ``damage`` says how, and nothing else is known but the name.
+    Where the ledger is damaged or of a later format, ``damage`` says how, and nothing else is known but the name.
     """
 
     name: str
@@ -79,7 +79,7 @@ class ModelSummary:
     aliases: Mapping[str, Mapping[str, float]] | None = None
     stored: int = 0
     updated: str = ""
-    damage: LedgerDamaged | None = None
+    damage: LedgerDamaged | FormatTooNew | None = None
 
 
 class Registry:
@@ -277,7 +277,7 @@ class Registry:
     def _summary(self, name: str) -> ModelSummary:
         try:
             state = self.ledgers.state(name)
-        except LedgerDamaged as damage:
+        except (LedgerDamaged, FormatTooNew) as damage:
             return ModelSummary(name, damage=damage)
         return ModelSummary(name, state.catalog.newest(), state.live, state.aliases, state.stored, state.time)
 

@@ -71,6 +71,10 @@ class Snapshots:
             if root is not None:
                 yield self.state(root)
 
+    def exist(self) -> bool:
+        """Whether there is any root or page, readable or not."""
+        return next(self._store.list(self._prefix), None) is not None
+
     def roots(self) -> list[str]:
         """The keys of all roots, oldest first."""
         # Every root's name begins with a zero; listing by it leaves the pages out.

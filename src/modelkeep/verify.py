@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Any, TypeVar
 
-from modelkeep.errors import FormatTooNew, IntegrityError, StorageError
+from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, StorageError
 from modelkeep.manifest import MAX_MANIFEST, Environment, Manifest, Piece, Tensor, TensorSpec, decode
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.sizes import human_bytes
@@ -23,7 +23,7 @@ from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Progress
 
 CONFIG = "config.json"
-_UNREADABLE = (IntegrityError, FormatTooNew, StorageError)
+_UNREADABLE = (IntegrityError, FormatTooNew, LimitExceeded, StorageError)
 _WIDTH = re.compile(r"(?:u?int|bfloat|float|complex)(\d+)(?:_e\d+m\d+\w*)?")
 _UNSAFE = re.compile(r"^/|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)")
 Item = TypeVar("Item", bound=Hashable)
