@@ -42,7 +42,7 @@ def targets(found: Inventory) -> dict[str, list[str]]:
     for path, node in found.nodes:
         variables = internals.optimizer_targets(node) if isinstance(node, keras.optimizers.Optimizer) else None
         if variables is not None:
-            record[path] = [found.names.get(id(variable), variable.path) for variable in variables]
+            record[path] = [found.names.get(id(variable), str(variable.path)) for variable in variables]
     return record
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import keras.src.trainers.trainer
@@ -22,10 +22,10 @@ from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import naming
 
-Node = Any
+Node: TypeAlias = Any
 """A KerasSaveable: a layer, model, metric, optimizer, loss; the class itself is not public."""
 
-Variable = KerasVariable
+Variable: TypeAlias = KerasVariable
 """Any Keras variable; ``keras.Variable`` is a subclass of what Keras itself made in older releases."""
 
 Trainer = keras.src.trainers.trainer.Trainer

@@ -33,6 +33,7 @@ from modelkeep.live.capture import (
     layer_names,
     optimizer_classes,
 )
+from modelkeep.live.sources import is_user_code
 from modelkeep.live.variables import Array, Inventory, array, assign, inventory, prefix, run_initializers
 from modelkeep.manifest import Manifest, Tensor
 
@@ -342,9 +343,8 @@ def _mismatch(
     nodes: Mapping[str, internals.Node], without_variable: list[str], without_tensor: list[str]
 ) -> ModelkeepError:
     for name in without_variable:
-        node = _nearest(nodes, _owner(name))
-        if name.startswith("weights/") and not node.built:
-            cls = type(node).__name__
+        if name.startswith("weights/") and not _nearest(nodes, _owner(name)).built:
+            cls = type(_nearest(nodes, _owner(name), of_the_user=True)).__name__
             return CannotRebuild(
                 f"{cls} was rebuilt from its config, but without its variables; missing: {_listed(without_variable)}",
                 hint=f"add build(input_shape) to {cls}, or get_build_config and build_from_config, so that it makes "
@@ -358,8 +358,9 @@ def _mismatch(
     )
 
 
-def _nearest(nodes: Mapping[str, internals.Node], path: str) -> internals.Node:
-    while path not in nodes:
+def _nearest(nodes: Mapping[str, internals.Node], path: str, *, of_the_user: bool = False) -> internals.Node:
+    """What is at ``path`` or, where nothing is, around it; ``of_the_user``: whose class is not Keras' own."""
+    while path and (path not in nodes or (of_the_user and not is_user_code(type(nodes[path])))):
         path = path.rpartition("/")[0]
     return nodes[path]
 
