@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from modelkeep.catalog import VersionRecord
 from modelkeep.entry import Annotate, Attach, Delete, Entry, Publish, Yank, damaged, decode
-from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, NotFound, StorageError
+from modelkeep.errors import IntegrityError, ModelkeepError
 from modelkeep.ledger import State, fold, record_of, renewed
 from modelkeep.manifest import Piece
 from modelkeep.registry import Registry
@@ -21,12 +19,11 @@ from modelkeep.snapshots import Root
 from modelkeep.storage.blobs import blob_key
 from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Progress
-from modelkeep.verify import check_structure
+from modelkeep.verify import UNREADABLE, check_structure, on_all_cores
 
 Names = set[str]  # model:version
 Packed = tuple[str, tuple[Piece, ...]]  # a tensor: its digest, and where its bytes lie
 Item = TypeVar("Item")
-_UNREADABLE = (IntegrityError, FormatTooNew, LimitExceeded, NotFound, StorageError)
 
 
 def fsck(registry: Registry, *, progress: Progress | None = None) -> Report:
@@ -101,7 +98,7 @@ class _Ledger:
                     state = fold(state, data)
                 elif before not in (None, entry.previous):
                     damaged(self.model, seq, "does not follow the one before", found=entry.previous, expected=before)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 state = None
                 self._fail("ledger", f"entry {seq} of {self.model}", str(error))
             if state is not None and seq in wanted:
@@ -165,7 +162,7 @@ class _Contents:
         self._users[record.digest].add(name)
         try:
             manifest = self._registry.manifest(model, record)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self._unreadable[record.digest] = str(error)
             return
         for digest in manifest.blobs():
@@ -179,12 +176,12 @@ class _Contents:
         """What is wrong with the blobs and with the tensors in packs, then how many there are."""
         there = self._there
         wrong = self._unreadable | {digest: "is missing" for digest in self._users if digest not in there}
-        wrong |= _problems("checking blobs", there, self._check_blob, progress)
+        wrong |= _problems(on_all_cores("checking blobs", there, self._registry.blobs.check, progress))
         yield from (self._finding("blob", digest, wrong[digest], self._users.get(digest)) for digest in sorted(wrong))
         yield from self._misfits
 
         inside = {tensor: size for tensor, size in self._inside() if not wrong.keys() & _blobs_of(tensor)}
-        bad = _problems("checking tensors", inside, self._check_tensor, progress)
+        bad = _problems(on_all_cores("checking tensors", inside, self._check_tensor, progress))
         yield from (self._finding("tensor", tensor[0], bad[tensor], self._tensors[tensor]) for tensor in sorted(bad))
 
         if not wrong and not bad and not self._misfits:
@@ -200,20 +197,12 @@ class _Contents:
             if pieces != (Piece(blob=digest, size=self._there.get(digest, -1)),):
                 yield (digest, pieces), sum(piece.size for piece in pieces)
 
-    def _check_blob(self, digest: str) -> str | None:
-        try:
-            self._registry.blobs.check(digest)
-        except _UNREADABLE as error:
-            return str(error)
-        return None
-
-    def _check_tensor(self, tensor: Packed) -> str | None:
+    def _check_tensor(self, tensor: Packed) -> int:
         digest, pieces = tensor
-        try:
-            found = digest_of(*(self._registry.store.get_range(blob_key(p.blob), p.offset, p.size) for p in pieces))
-        except _UNREADABLE as error:
-            return str(error)
-        return None if found == digest else f"its bytes have the digest {found}"
+        found = digest_of(*(self._registry.store.get_range(blob_key(p.blob), p.offset, p.size) for p in pieces))
+        if found != digest:
+            raise IntegrityError(f"its bytes have the digest {found}")
+        return sum(piece.size for piece in pieces)
 
     def _finding(self, check: str, digest: str, problem: str, users: Names | None) -> Finding:
         if users is None:
@@ -228,16 +217,5 @@ def _blobs_of(tensor: Packed) -> Names:
     return {piece.blob for piece in tensor[1]}
 
 
-def _problems(
-    what: str, sizes: dict[Item, int], check: Callable[[Item], str | None], progress: Progress | None
-) -> dict[Item, str]:
-    """Check every item on all cores; what is wrong with those where something is. ``sizes`` is for progress."""
-    found, done, total = {}, 0, sum(sizes.values())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for item, problem in zip(sizes, pool.map(check, sizes), strict=True):
-            if problem is not None:
-                found[item] = problem
-            done += sizes[item]
-            if progress is not None:
-                progress(what, done, total)
-    return found
+def _problems(checked: Mapping[Item, int | ModelkeepError]) -> dict[Item, str]:
+    return {item: str(error) for item, error in checked.items() if not isinstance(error, int)}

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Any, TypeVar
 
-from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, StorageError
+from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, ModelkeepError, NotFound, StorageError
 from modelkeep.manifest import MAX_MANIFEST, Environment, Manifest, Piece, Tensor, TensorSpec, decode
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.sizes import human_bytes
@@ -23,7 +23,7 @@ from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Progress
 
 CONFIG = "config.json"
-_UNREADABLE = (IntegrityError, FormatTooNew, LimitExceeded, StorageError)
+UNREADABLE = (IntegrityError, FormatTooNew, LimitExceeded, NotFound, StorageError)  # what is told, not raised
 _WIDTH = re.compile(r"(?:u?int|bfloat|float|complex)(\d+)(?:_e\d+m\d+\w*)?")
 _UNSAFE = re.compile(r"^/|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)")
 Item = TypeVar("Item", bound=Hashable)
@@ -46,7 +46,7 @@ def verify(
     found = list(ledger)
     try:
         manifest = decode(blobs.get(digest, limit=MAX_MANIFEST))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Report(title, (*found, Finding("manifest", Severity.FAILURE, str(error), digest)))
     found.append(Finding("manifest", Severity.OK, _counted(manifest), digest[: len("blake3:") + 8]))
     sizes, damage = check_blobs(manifest, blobs, progress)
@@ -74,7 +74,7 @@ def check_blobs(
 ) -> tuple[dict[str, int], list[Finding]]:
     """Compare every blob with its digest; the sizes of those that are whole, and what is wrong with the rest."""
     expected = _expected_sizes(manifest)
-    found = _on_all_cores("checking blobs", expected, blobs.check, progress)
+    found = on_all_cores("checking blobs", expected, blobs.check, progress)
     sizes = {digest: size for digest, size in found.items() if isinstance(size, int)}
     damage = [
         Finding("blob", Severity.FAILURE, f"{error}; it holds {_held(manifest, digest)}", digest)
@@ -105,10 +105,10 @@ def check_tensors(
             raise IntegrityError("its bytes have another digest", found=found, expected=tensor.digest)
         return tensor.nbytes
 
-    problems = _on_all_cores("checking tensors", inside, check, progress)
+    found = on_all_cores("checking tensors", inside, check, progress)
     return [
         Finding("tensor", Severity.FAILURE, str(error), tensor.name)
-        for tensor, error in problems.items()
+        for tensor, error in found.items()
         if not isinstance(error, int)
     ]
 
@@ -133,15 +133,15 @@ def _held(manifest: Manifest, blob: str) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _on_all_cores(
+def on_all_cores(
     what: str, items: Mapping[Item, int], check: Callable[[Item], int], progress: Progress | None
-) -> dict[Item, int | Exception]:
+) -> dict[Item, int | ModelkeepError]:
     """The bytes that ``check`` read of each item, or its error. ``items`` are with their bytes, for progress."""
 
-    def attempt(item: Item) -> int | Exception:
+    def attempt(item: Item) -> int | ModelkeepError:
         try:
             return check(item)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return error
 
     found, done, total = {}, 0, sum(items.values())
