@@ -206,12 +206,7 @@ def _decode_body(body: bytes) -> Entry:
         if number in READABLE:
             raise
     if number not in READABLE:
-        raise FormatTooNew(
-            "this ledger was written in a format that this modelkeep does not know",
-            found=f"format {number}",
-            expected=f"at most {FORMAT}",
-            hint="pip install --upgrade modelkeep",
-        )
+        raise FormatTooNew.of("this ledger", found=number, newest=FORMAT)
     return entry
 
 

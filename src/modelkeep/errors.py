@@ -34,7 +34,7 @@ A message says what happened, what was found against what was expected, and the 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ModelkeepError(Exception):
@@ -200,6 +200,16 @@ class FormatTooNew(CannotLoad):
     """Written by a later modelkeep in a format this one does not know."""
 
     code = "format-too-new"
+
+    @classmethod
+    def of(cls, what: str, *, found: int, newest: int) -> Self:
+        """By the format number of ``what``, and the newest that this modelkeep reads."""
+        return cls(
+            f"{what} was written in a format that this modelkeep does not know",
+            found=f"format {found}",
+            expected=f"at most {newest}",
+            hint="pip install --upgrade modelkeep",
+        )
 
 
 class GateRefused(ModelkeepError):

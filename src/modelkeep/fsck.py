@@ -13,7 +13,7 @@ from modelkeep.errors import IntegrityError, ModelkeepError
 from modelkeep.ledger import State, fold, record_of, renewed
 from modelkeep.manifest import Piece
 from modelkeep.registry import Registry
-from modelkeep.report import Finding, Report, Severity
+from modelkeep.report import Finding, Report, Severity, several
 from modelkeep.sizes import human_bytes
 from modelkeep.snapshots import Root
 from modelkeep.storage.blobs import blob_key
@@ -209,8 +209,7 @@ class _Contents:
             # A save that has the same bytes would rely on it.
             return Finding(check, Severity.WARNING, f"{problem}; no version refers to it: delete it", digest)
         names = sorted(users)
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        return Finding(check, Severity.FAILURE, f"{problem}; needed by {shown}", digest, {"versions": names})
+        return Finding(check, Severity.FAILURE, f"{problem}; needed by {several(names)}", digest, {"versions": names})
 
 
 def _blobs_of(tensor: Packed) -> Names:

@@ -8,10 +8,9 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from modelkeep.errors import FormatTooNew, UsageError
-from modelkeep.registry import Registry
+from modelkeep.registry import GRACE, Registry
 from modelkeep.storage.protocol import ObjectInfo, Progress
 
-GRACE = timedelta(hours=24)
 _KNOWN = frozenset({"blobs", "models"})
 Roots = Mapping[str, Callable[[bytes], Iterable[str]]]
 

@@ -14,7 +14,7 @@ from modelkeep.catalog import VersionRecord
 from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UsageError
 from modelkeep.manifest import json_value
 from modelkeep.refs import ByAlias, Exact, Newest, Ref, model_name, parse_ref
-from modelkeep.registry import Bump, ModelSummary, Moment, Registry, largest_share
+from modelkeep.registry import GRACE, Bump, ModelSummary, Moment, Registry, largest_share
 from modelkeep.storage import marker, open_store
 from modelkeep.storage.blobs import Verify
 from modelkeep.storage.protocol import ObjectStore, Progress
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 CustomObjects = Mapping[str, Any] | Iterable[Any]
 DEFAULT_STORE = "models"
 STORE_VARIABLE = "MODELKEEP_STORE"
-GRACE = timedelta(hours=24)
 _NOTHING: Mapping[str, Any] = {}
 
 

@@ -31,6 +31,11 @@ MAX_DEPTH = 64  # of metrics and metadata: whoever reads them may stand deep in 
 MAX_MANIFEST = 256 * 2**20  # bytes; 2,000 tensors take about 0.5 MB
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor at a lesser address
 
+# Names of parts.
+CONFIG = "config.json"  # the architecture, as Keras writes it
+COMPILE = "compile.json"
+LAYER_ASSETS = "layer_assets/"  # and the files that layers keep beside their weights, such as vocabularies
+
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of everything in a manifest: immutable, strict about unknown fields, defaults left out."""
@@ -245,12 +250,7 @@ def decode(data: bytes) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(f"a manifest cannot be read ({error})", hint="run: modelkeep fsck") from None
     if number not in READABLE:
-        raise FormatTooNew(
-            "this version was written in a format that this modelkeep does not know",
-            found=f"format {number}",
-            expected=f"at most {FORMAT}",
-            hint="pip install --upgrade modelkeep",
-        )
+        raise FormatTooNew.of("this version", found=number, newest=FORMAT)
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -39,6 +39,7 @@ __all__ = [
     "parse_digest",
     "parse_ref",
     "parse_version",
+    "short_digest",
 ]
 
 Digest = NewType("Digest", str)
@@ -178,6 +179,11 @@ def parse_digest(text: str) -> Digest:
     if not _DIGEST.fullmatch(text):
         raise InvalidRef("not a digest", found=repr(text[:_MAX_NAME]), expected="blake3:<64 hex digits>")
     return Digest(text)
+
+
+def short_digest(digest: str) -> str:
+    """As much of a digest as a ref needs: ``blake3:9f2c41d0``."""
+    return digest[: len("blake3:") + 8]
 
 
 def parse_ref(text: str) -> Ref:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 Bump = Literal["major", "minor", "patch", "prerelease"]
 Moment = str | date | datetime
-REFRESH_AFTER = 60.0  # seconds since a save last looked at its blobs; much less than any sensible gc grace
+GRACE = timedelta(hours=24)  # younger blobs are not collected, since a save may be about to name them
+REFRESH_AFTER = 60.0  # seconds since a save last looked at its blobs; much less than any sensible grace
 
 _BLOB_KEY = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 

@@ -259,6 +259,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
+def several(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def plain(value: Any) -> Any:
     """JSON values only; what has no JSON form (NaN among it) becomes its text."""
     match value:

@@ -15,14 +15,14 @@ from math import prod
 from typing import Any, TypeVar
 
 from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, ModelkeepError, NotFound, StorageError
-from modelkeep.manifest import MAX_MANIFEST, Environment, Manifest, Piece, Tensor, TensorSpec, decode
-from modelkeep.report import Finding, Report, Severity
+from modelkeep.manifest import CONFIG, MAX_MANIFEST, Environment, Manifest, Piece, Tensor, TensorSpec, decode
+from modelkeep.refs import short_digest
+from modelkeep.report import Finding, Report, Severity, several
 from modelkeep.sizes import human_bytes
 from modelkeep.storage.blobs import Blobs
 from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Progress
 
-CONFIG = "config.json"
 UNREADABLE = (IntegrityError, FormatTooNew, LimitExceeded, NotFound, StorageError)  # what is told, not raised
 _WIDTH = re.compile(r"(?:u?int|bfloat|float|complex)(\d+)(?:_e\d+m\d+\w*)?")
 _UNSAFE = re.compile(r"^/|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)")
@@ -48,7 +48,7 @@ def verify(
         manifest = decode(blobs.get(digest, limit=MAX_MANIFEST))
     except UNREADABLE as error:
         return Report(title, (*found, Finding("manifest", Severity.FAILURE, str(error), digest)))
-    found.append(Finding("manifest", Severity.OK, _counted(manifest), digest[: len("blake3:") + 8]))
+    found.append(Finding("manifest", Severity.OK, _counted(manifest), short_digest(digest)))
     sizes, damage = check_blobs(manifest, blobs, progress)
     found += damage
     found += check_structure(manifest, sizes)
@@ -130,7 +130,7 @@ def _held(manifest: Manifest, blob: str) -> str:
     """What is lost with a blob, for people."""
     names = [part.name for part in manifest.parts if part.digest == blob]
     names += [t.variable or t.name for t in manifest.tensors if any(piece.blob == blob for piece in t.pieces)]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return several(names)
 
 
 def on_all_cores(

@@ -11,7 +11,7 @@ import msgspec
 
 from modelkeep.catalog import Attachment, VersionRecord
 from modelkeep.manifest import Manifest
-from modelkeep.refs import SemVer
+from modelkeep.refs import SemVer, short_digest
 from modelkeep.sizes import human_bytes
 
 
@@ -78,10 +78,7 @@ class Version:
         return f"{self.model}:{self.version}"
 
     def __str__(self) -> str:
-        return (
-            f"{self.ref}  {self.digest[: len('blake3:') + 8]}  "
-            f"{human_bytes(self.size)} ({human_bytes(self.new_bytes)} new)"
-        )
+        return f"{self.ref}  {short_digest(self.digest)}  {human_bytes(self.size)} ({human_bytes(self.new_bytes)} new)"
 
 
 def _own(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.cli.answer import Table
+from modelkeep.refs import short_digest
 from modelkeep.sizes import human_bytes
 
 if TYPE_CHECKING:
@@ -57,11 +58,6 @@ def version_table(versions: Iterable[Version], *, name: Callable[[Version], str]
         for version in versions
     ]
     return Table(columns, rows, right=frozenset({"PARAMETERS", "SIZE", "NEW"}))
-
-
-def short_digest(digest: str) -> str:
-    """As much of a digest as a ref needs: ``blake3:9f2c41d0``."""
-    return digest[: len("blake3:") + 8]
 
 
 def event(action: AnyAction) -> str:

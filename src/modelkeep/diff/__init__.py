@@ -9,7 +9,8 @@ import msgspec
 
 from modelkeep.diff import architecture
 from modelkeep.errors import IntegrityError
-from modelkeep.manifest import Golden, Manifest, Tensor, TensorSpec
+from modelkeep.manifest import COMPILE, CONFIG, LAYER_ASSETS, Golden, Manifest, Tensor, TensorSpec
+from modelkeep.refs import short_digest
 from modelkeep.report import Change, Diff, Section
 from modelkeep.sizes import human_bytes
 
@@ -18,8 +19,6 @@ Read = Callable[[str], bytes]
 
 Distance = Callable[[Tensor, Tensor], float]
 """The relative L2 distance ‖new - old‖ / ‖old‖ of two tensors of equal shape."""
-
-CONFIG, COMPILE = "config.json", "compile.json"
 
 
 def diff(old: Manifest, new: Manifest, read: Read, *, distance: Distance | None = None) -> Diff:
@@ -101,21 +100,19 @@ def _digests(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _brief(digest: str) -> str:
-    return digest[: len("blake3:") + 8]
-
-
 def _assets(manifest: Manifest) -> dict[str, str]:
     digests = _digests(manifest)
     return {
-        asset.name: " ".join((asset.kind, *(_brief(digests.get(name, "")) for name in (*asset.parts, *asset.tensors))))
+        asset.name: " ".join(
+            (asset.kind, *(short_digest(digests.get(name, "")) for name in (*asset.parts, *asset.tensors)))
+        )
         for asset in manifest.assets
     }
 
 
 def _objects(manifest: Manifest) -> dict[str, str]:
     return {
-        f"{item.kind} {item.module}.{item.qualname}": f"source {_brief(item.source_digest or 'unknown')}"
+        f"{item.kind} {item.module}.{item.qualname}": f"source {short_digest(item.source_digest or 'unknown')}"
         for item in manifest.custom_objects
     }
 
@@ -123,9 +120,9 @@ def _objects(manifest: Manifest) -> dict[str, str]:
 def _files(manifest: Manifest) -> dict[str, str]:
     """The files that layers keep beside their weights, such as vocabularies."""
     return {
-        part.name: f"{_brief(part.digest)} {human_bytes(part.size)}"
+        part.name: f"{short_digest(part.digest)} {human_bytes(part.size)}"
         for part in manifest.parts
-        if part.name.startswith("layer_assets/")
+        if part.name.startswith(LAYER_ASSETS)
     }
 
 

@@ -27,6 +27,7 @@ from modelkeep.live.configs import FUNCTION, LAMBDA, VALUES, Place, attributes, 
 from modelkeep.live.lambdas import PREFIX as LAMBDA_PREFIX
 from modelkeep.live.sources import Source, is_user_code, source_of
 from modelkeep.manifest import CustomObject
+from modelkeep.refs import short_digest
 from modelkeep.report import Finding, Severity
 
 Given = Mapping[str, object] | Iterable[object]
@@ -457,15 +458,12 @@ def _edited(record: CustomObject, thing: Any) -> Finding:
     return Finding(
         "custom-object-source",
         Severity.WARNING,
-        f"the source of {record.qualname} is not what it was at the save ({_short(record.source_digest)}, now "
-        f"{_short(now)}); the part {record.source} holds the old text",
+        f"the source of {record.qualname} is not what it was at the save "
+        f"({short_digest(record.source_digest or 'unknown')}, now {short_digest(now or 'unknown')}); "
+        f"the part {record.source} holds the old text",
         subject=record.name,
         details={"saved": record.source_digest, "now": now},
     )
-
-
-def _short(digest: str | None) -> str:
-    return (digest or "unknown")[: len("blake3:") + 8]
 
 
 # --- both

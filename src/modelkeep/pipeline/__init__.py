@@ -148,12 +148,7 @@ class Pipeline(msgspec.Struct, frozen=True):
         document = strict_json.parse(data, what="the pipeline", limit=MAX_JSON)
         number = document.get("format") if isinstance(document, dict) else None
         if isinstance(number, int) and number > FORMAT:
-            raise FormatTooNew(
-                "the pipeline was written in a format that this modelkeep does not know",
-                found=f"format {number}",
-                expected=f"at most {FORMAT}",
-                hint="pip install --upgrade modelkeep",
-            )
+            raise FormatTooNew.of("the pipeline", found=number, newest=FORMAT)
         try:
             read = msgspec.convert(document, _Document)
         except msgspec.ValidationError as error:
