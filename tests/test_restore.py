@@ -200,6 +200,17 @@ def test_an_optimizer_keeps_the_slots_of_layers_frozen_after_it_was_built() -> N
 # --- compile
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("name", ["Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSprop", "SGD"])
+def test_an_optimizer_is_recorded_by_the_name_that_every_backend_has(name: str) -> None:
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(1)])
+    optimizer = getattr(keras.optimizers, name)()
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer), "mse")
+    kept = keep(model)
+    assert b"keras.src" not in kept.part("compile.json")
+    assert type(kept.back().optimizer.inner_optimizer) is type(optimizer)
+
+
 def test_the_optimizer_is_the_live_one_even_where_keras_remembers_another() -> None:
     model = ZOO["sequential"].build()
     model.optimizer = keras.optimizers.SGD(0.25)

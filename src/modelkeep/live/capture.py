@@ -117,7 +117,7 @@ def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple
 
 
 def _numbered(configs: Any) -> Any:
-    """The configs with shared objects numbered from 1; Keras numbers them by memory address.
+    """The configs with shared objects numbered from 1, not by memory address, and optimizers by their public names.
 
     Policies, initializers and their like are values: that two layers share one says nothing, and does not
     survive a round trip.
@@ -132,9 +132,18 @@ def _numbered(configs: Any) -> Any:
         copy = {key: visit(inner) for key, inner in value.items() if key != _SHARED}
         if _SHARED in value and not _is_value(value):
             copy[_SHARED] = numbers.setdefault(value[_SHARED], len(numbers) + 1)
-        return copy
+        return _for_any_backend(copy)
 
     return visit(configs)
+
+
+def _for_any_backend(node: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer by its public name: under torch Keras makes a subclass that no other backend has."""
+    if not str(node.get("module")).startswith("keras.src.backend."):
+        return node
+    if own_class("keras.optimizers", str(node.get("class_name"))) is None:
+        return node
+    return {**node, "module": "keras.optimizers", "registered_name": None}
 
 
 def _is_value(node: dict[str, Any]) -> bool:
