@@ -328,7 +328,7 @@ def test_models_are_listed_with_what_matters(registry: Registry, clock: Clock) -
     team, b = Registry(registry.store).models()
     assert (team.name, b.name, b.versions, b.updated) == ("team", "team/b", 1, "2024-05-02T12:00:00.000000Z")
     assert b.newest is not None
-    assert (b.newest.version, b.aliases, b.stored) == ("1.0.0", {"production": {"1.0.0": 100}}, b.newest.new_bytes)
+    assert (b.newest.ref, b.aliases, b.stored) == ("team/b:1.0.0", {"production": {"1.0.0": 100}}, b.newest.new_bytes)
 
 
 def test_one_damaged_ledger_does_not_hide_the_other_models(registry: Registry) -> None:

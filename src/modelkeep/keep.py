@@ -140,7 +140,7 @@ class Keep:
             reason=reason,
             progress=self._progress,
         )
-        return self._version(name, record)
+        return self._registry.version(name, record)
 
     def add(
         self,
@@ -187,7 +187,7 @@ class Keep:
         record = self._registry.publish(
             manifest.model, lambda _: manifest, version=manifest.version, new_bytes=added, reason=reason
         )
-        return self._version(manifest.model, record)
+        return self._registry.version(manifest.model, record)
 
     # --- taking out
 
@@ -255,7 +255,7 @@ class Keep:
         """
         marker.read(self.store)
         found = self._registry.resolve(ref, at=at)
-        return self._version(found.model, found.record, found.targets)
+        return self._registry.version(found.model, found.record, found.targets)
 
     def models(self) -> list[ModelSummary]:
         """Every model, by name."""
@@ -265,7 +265,7 @@ class Keep:
     def versions(self, name: str) -> list[Version]:
         """Every version of a model, lowest first. Raises ModelNotFound."""
         marker.read(self.store)
-        return [self._version(name, record) for record in self._registry.versions(model_name(name))]
+        return [self._registry.version(name, record) for record in self._registry.versions(model_name(name))]
 
     def history(self, name: str) -> list[Entry]:
         """What happened to a model, or to an alias (``sentiment@production``), oldest first, the chain checked.
@@ -288,7 +288,7 @@ class Keep:
         from modelkeep.expressions import select, values_of
 
         marker.read(self.store)
-        versions = [self._version(model, record) for model, record in self._registry.records(name)]
+        versions = [self._registry.version(model, record) for model, record in self._registry.records(name)]
         return select(expression, versions, values_of)
 
     def diff(self, old: str, new: str) -> Diff:
@@ -378,7 +378,7 @@ class Keep:
         targets = self._registry.rollback(model, name, reason=reason).action.targets  # type: ignore[union-attr]
         # By number: whoever moves the alias in this moment does not change what this call did.
         record = self._registry.resolve(f"{model}:{largest_share(targets)}").record
-        return self._version(model, record, targets)
+        return self._registry.version(model, record, targets)
 
     def unalias(self, alias: str, *, reason: str | None = None) -> None:
         """Take an alias away; a rollback brings it back. Raises AliasNotFound, Conflict."""
@@ -436,9 +436,6 @@ class Keep:
         return fsck(self._registry, progress=self._progress)
 
     # --- what the verbs share
-
-    def _version(self, model: str, record: VersionRecord, targets: Mapping[str, float] | None = None) -> Version:
-        return Version.of(model, record, partial(self._registry.manifest, model, record), weights=targets)
 
     def _lineage(self, parent: str | None, data_digest: str | None) -> Lineage:
         from modelkeep import gitinfo

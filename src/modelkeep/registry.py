@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 from modelkeep.catalog import Attachment, VersionRecord, next_version, precedence
@@ -44,6 +44,7 @@ from modelkeep.refs import (
     parse_ref,
     parse_version,
 )
+from modelkeep.version import Version
 
 if TYPE_CHECKING:
     from modelkeep.storage.blobs import Blobs
@@ -75,7 +76,7 @@ class ModelSummary:
     """
 
     name: str
-    newest: VersionRecord | None = None
+    newest: Version | None = None
     versions: int = 0
     aliases: Mapping[str, Mapping[str, float]] | None = None
     stored: int = 0
@@ -261,6 +262,10 @@ class Registry:
             if _BLOB_KEY.fullmatch(info.key):
                 yield "blake3:" + info.key.rpartition("/")[2], info
 
+    def version(self, model: str, record: VersionRecord, targets: Mapping[str, float] | None = None) -> Version:
+        """A record as the library hands it out; ``targets`` of the alias that selected it, if one did."""
+        return Version.of(model, record, partial(self.manifest, model, record), weights=targets)
+
     def versions(self, model: str) -> list[VersionRecord]:
         """Every version that is not deleted, lowest first. Raises ModelNotFound, LedgerDamaged."""
         return [record for record in self.ledgers.state(model).catalog if not record.deleted]
@@ -280,7 +285,9 @@ class Registry:
             state = self.ledgers.state(name)
         except (LedgerDamaged, FormatTooNew) as damage:
             return ModelSummary(name, damage=damage)
-        return ModelSummary(name, state.catalog.newest(), state.live, state.aliases, state.stored, state.time)
+        newest = state.catalog.newest()
+        version = None if newest is None else self.version(name, newest)
+        return ModelSummary(name, version, state.live, state.aliases, state.stored, state.time)
 
     def history(self, model: str, alias: str | None = None) -> list[Entry]:
         """What happened to a model, or to one of its aliases (refused moves as well), oldest first.

@@ -37,7 +37,7 @@ class Model(Shape):
         """From what Keep tells of a model."""
         return cls(
             name=model.name,
-            newest=model.newest.version if model.newest else None,
+            newest=str(model.newest.version) if model.newest else None,
             versions=model.versions,
             aliases={alias: dict(weights) for alias, weights in (model.aliases or {}).items()},
             stored=model.stored,
