@@ -92,7 +92,8 @@ def run(
     """Turn a file into a version.
 
     PATH is a .keras file, or a bundle (.zip) that `modelkeep export` wrote. A bundle
-    keeps its own model and version unless others are given.
+    keeps its model, its version and all it says of itself, so of the options it takes
+    --reason alone.
     """
     added = keep.add(
         path,
