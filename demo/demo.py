@@ -36,7 +36,7 @@ console = Console(highlight=False)
 
 
 def baseline() -> keras.Model:
-    """The tutorial's network."""
+    """A small recurrent network."""
     return keras.Sequential(
         [
             layers.Input((LENGTH,), dtype="int32", name="words"),
