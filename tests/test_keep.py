@@ -201,6 +201,12 @@ def test_what_has_no_json_form_is_refused_before_anything_is_written(keep, train
     assert not (tmp_path / "models" / "blobs").exists()
 
 
+def test_more_metadata_than_the_ledger_takes_is_refused_before_anything_is_written(keep, trained, tmp_path):
+    with pytest.raises(UsageError, match="keep it as an asset"):
+        keep.save(trained, "m", metadata={"text": "x" * 10**6})
+    assert not (tmp_path / "models" / "blobs").exists()
+
+
 def test_weights_that_are_not_finite_are_refused_unless_allowed_by_name(keep):
     model = classifier()
     head = model.get_layer("head")

@@ -163,9 +163,9 @@ def unseal(data: bytes) -> tuple[bytes, str]:
     return body, digest
 
 
-def encode(entry: Entry) -> bytes:
-    """The bytes of an entry's file. Raises UsageError for values without a JSON form, of another type, or too large."""
-    body = canonical_json(entry)
+def fitting(value: Entry | AnyAction) -> bytes:
+    """The JSON of an entry, or of an action that is to become one. Raises UsageError where it is too large."""
+    body = canonical_json(value)
     if len(body) > MAX_ENTRY:
         raise UsageError(
             "too much to write into the ledger, which every listing reads",
@@ -173,6 +173,12 @@ def encode(entry: Entry) -> bytes:
             expected=f"at most {human_bytes(MAX_ENTRY)}",
             hint="keep it as an asset, and name that in the metadata",
         )
+    return body
+
+
+def encode(entry: Entry) -> bytes:
+    """The bytes of an entry's file. Raises UsageError for values without a JSON form, of another type, or too large."""
+    body = fitting(entry)
     try:
         _decode_entry(body)
     except msgspec.ValidationError as error:

@@ -21,6 +21,7 @@ import modelkeep
 from modelkeep import assets as codecs
 from modelkeep import gates as judging
 from modelkeep.catalog import VersionRecord
+from modelkeep.entry import Publish, fitting
 from modelkeep.errors import NotFaithful
 from modelkeep.expressions import values_of
 from modelkeep.live import environment, golden
@@ -197,8 +198,9 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
         custom_objects=captured.custom_objects,
         notices=_notices(found),
     )
-    # Metrics and metadata without a JSON form are refused here, before anything is written.
+    # Metrics and metadata without a JSON form, or too large, are refused here, before anything is written.
     canonical_json(manifest)
+    fitting(Publish.of(manifest, "", new_bytes=0))
     tensors = (*captured.tensors, *(array_source(name, array) for name, array in arrays.items()))
     return _Gathered(manifest, parts, tensors, captured.objects, doubts)
 
