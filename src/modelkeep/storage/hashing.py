@@ -18,9 +18,11 @@ _MANY_THREADS_FROM = 4 * 2**20  # bytes; below, starting threads costs more than
 
 def digest_of(*chunks: Buffer) -> Digest:
     """The digest of the concatenation of ``chunks``."""
-    if len(chunks) == 1 and len(chunks[0]) >= _MANY_THREADS_FROM:
-        return Digest("blake3:" + blake3.blake3(chunks[0], max_threads=blake3.blake3.AUTO).hexdigest())
-    return digest_of_stream(chunks)
+    if len(chunks) != 1:
+        return digest_of_stream(chunks)
+    (data,) = chunks
+    threads = 1 if len(data) < _MANY_THREADS_FROM else blake3.blake3.AUTO
+    return Digest("blake3:" + blake3.blake3(data, max_threads=threads).hexdigest())
 
 
 def digest_of_stream(chunks: Iterable[Buffer]) -> Digest:

@@ -35,7 +35,7 @@ from modelkeep.storage.keys import RESERVED, check_folder, check_key, check_pref
 from modelkeep.storage.protocol import Buffer, ObjectInfo
 from modelkeep.storage.syscalls import private_map, rename_noreplace, start_write_back
 
-_WRITE_BACK_EVERY = 16 * 2**20  # bytes; the disk works while the next ones are copied
+_WRITE_BACK_EVERY = 4 * 2**20  # bytes; the disk works while the next ones are copied
 _MAX_VECTOR = 512  # buffers a writev; Linux takes 1,024
 _ABANDONED_AFTER = 60.0  # seconds; younger files may belong to somebody who has not come to lock them
 _TEMPORARY = "write-"  # tmp/ may hold a stranger's files too, when the folder was not a store before

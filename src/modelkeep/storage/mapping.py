@@ -134,7 +134,7 @@ def _aligned_copy(pieces: Sequence[memoryview]) -> memoryview:
 
 
 def _verify(jobs: Sequence[_Job], progress: Progress | None) -> None:
-    total = sum(tensor.nbytes for tensor, _ in jobs)
+    total = sum(map(_size, jobs))
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), "modelkeep-verify") as pool:
         for size in pool.map(_verify_group, list(_groups(jobs))):
@@ -169,12 +169,16 @@ def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
     size = 0
     for job in jobs:
         group.append(job)
-        size += job[0].nbytes
+        size += _size(job)
         if size >= _GROUP:
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def _size(job: _Job) -> int:
+    return sum(map(len, job[1]))
 
 
 def _verify_group(group: list[_Job]) -> int:
@@ -187,4 +191,4 @@ def _verify_group(group: list[_Job]) -> int:
                 expected=tensor.digest,
                 hint="run: modelkeep fsck",
             )
-    return sum(tensor.nbytes for tensor, _ in group)
+    return sum(map(_size, group))

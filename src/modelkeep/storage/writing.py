@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from modelkeep.errors import IntegrityError
 from modelkeep.manifest import ALIGNMENT, Piece, Tensor
@@ -20,7 +20,7 @@ PACK_SIZE = 32 * 2**20  # bytes a pack does not exceed
 COPIES_IN_FLIGHT = 64 * 2**20  # bytes of copied tensors held at once, beyond the largest
 _GROUP = 4 * 2**20  # bytes hashed as one job: one for each small tensor would cost more than its hash
 _AHEAD = 4  # groups hashed ahead of the writing
-_WRITERS = 3  # one may wait for its fsync while another writes
+_WRITERS = 4  # some wait for their fsync while others write
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,7 @@ class Place(Protocol):
         """Make blobs young again; returns those that are not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Hashed:
+class _Hashed(NamedTuple):
     source: TensorSource
     digest: Digest
     data: Buffer
@@ -126,7 +125,8 @@ class _Writing:
         self._pack: list[_Hashed] = []
         self._pack_size = 0
         self._digests: list[Digest] = []  # of the sources placed so far
-        self._places: dict[str, tuple[Piece, ...]] = {}  # by digest; empty until its blob is written
+        # By digest. Those of a blob that is not written yet are empty, and those of no bytes stay so.
+        self._places: dict[str, tuple[Piece, ...]] = {digest_of(b""): ()}
         self._fresh: set[str] = set()  # blobs of earlier versions refreshed by this write
         self._new_bytes = 0
         self._done = 0
@@ -151,39 +151,42 @@ class _Writing:
         self._close_pack()
         while self._jobs:
             self._finish_job()
-        tensors = tuple(
-            Tensor(
-                name=source.name,
-                dtype=source.dtype,
-                shape=source.shape,
-                digest=digest,
-                pieces=self._places[digest],
-                variable=source.variable,
-            )
-            for source, digest in zip(self._sources, self._digests, strict=True)
+        described = zip(self._sources, self._digests, strict=True)
+        return Written(tuple(self._tensor(source, digest) for source, digest in described), self._new_bytes)
+
+    def _tensor(self, source: TensorSource, digest: Digest) -> Tensor:
+        return Tensor(
+            name=source.name,
+            dtype=source.dtype,
+            shape=source.shape,
+            digest=digest,
+            pieces=self._places[digest],
+            variable=source.variable,
         )
-        return Written(tensors, self._new_bytes)
 
     def _place_group(self) -> None:
+        there = []
         for hashed in self._hashing.popleft().result():
-            self._digests.append(hashed.digest)
-            if hashed.digest in self._places or hashed.source.nbytes == 0 or self._is_known(hashed.digest):
-                self._places.setdefault(hashed.digest, ())
-                self._let_go(hashed.source.nbytes, _copied(hashed.source))
-            elif hashed.source.nbytes >= PACK_BELOW:
+            source, digest, _ = hashed
+            self._digests.append(digest)
+            if digest in self._places or self._is_known(digest):
+                there.append(source)
+            elif source.nbytes >= PACK_BELOW:
                 self._submit([hashed])
             else:
                 self._add_to_pack(hashed)
+        if there:
+            self._let_go(sum(source.nbytes for source in there), sum(map(_copied, there)))
 
     def _is_known(self, digest: Digest) -> bool:
         """Whether an earlier version has the tensor, and its blobs are there, young again."""
         pieces = self._known.get(digest)
         if pieces is None:
             return False
-        stale = {piece.blob for piece in pieces} - self._fresh
+        stale = [piece.blob for piece in pieces if piece.blob not in self._fresh]
         if stale and self._place.refresh(stale):
             return False  # collected in the meantime: write it anew
-        self._fresh |= stale
+        self._fresh.update(stale)
         self._places[digest] = pieces
         return True
 
