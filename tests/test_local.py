@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -10,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -150,15 +150,6 @@ def test_a_folder_of_strangers_never_becomes_a_store(tmp_path: Path) -> None:
     assert files(tmp_path) == {"My thesis (final).docx"}
 
 
-def test_a_strangers_files_in_tmp_are_not_swept(store: LocalStore) -> None:
-    (store.root / "tmp").mkdir(parents=True)
-    theirs = store.root / "tmp/precious"
-    theirs.write_bytes(b"1")
-    os.utime(theirs, (0, 0))
-    store.create("a", [b"1"])
-    assert files(store.root) == {"a", "tmp/precious"}
-
-
 # --- the marker
 
 
@@ -207,18 +198,48 @@ def abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_ABANDONED_AFTER", -1.0)
 
 
-def test_what_a_dead_writer_left_is_swept_and_what_a_live_one_writes_is_not(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strangers_files_in_tmp_are_not_swept(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    (store.root / "tmp").mkdir(parents=True)
+    (store.root / "tmp/precious").write_bytes(b"1")
+    abandoned(monkeypatch)
+    store.create("a", [b"1"])
+    assert files(store.root) == {"a", "tmp/precious"}
+
+
+class Halting(list[bytes]):
+    """Chunks that are not all there yet."""
+
+    def __init__(self) -> None:
+        super().__init__([b"begin", b"end"])
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self[0] * 2**20
+        self.reached.set()
+        self.go_on.wait()
+        yield self[1]
+
+
+def test_what_a_live_writer_writes_is_not_swept(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = Halting()
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(store.create, "slow", chunks)
+        assert chunks.reached.wait(10)
+        abandoned(monkeypatch)
+        LocalStore(store.root).create("quick", [b"1"])
+        chunks.go_on.set()
+        writing.result()
+    assert store.get("slow").endswith(b"beginend")
+
+
+def test_what_a_dead_writer_left_is_swept_once_it_is_old(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.create("a", [b"1"])
     (store.root / "tmp/write-dead").write_bytes(b"half")
-    with open(store.root / "tmp/write-alive", "wb") as alive:
-        fcntl.flock(alive, fcntl.LOCK_EX)
-        LocalStore(store.root).create("b", [b"1"])
-        assert files(store.root) == {"a", "b", "tmp/write-alive", "tmp/write-dead"}  # both may be young
-        abandoned(monkeypatch)
-        LocalStore(store.root).create("c", [b"1"])
-    assert files(store.root) == {"a", "b", "c", "tmp/write-alive"}
+    LocalStore(store.root).create("b", [b"1"])
+    assert files(store.root) == {"a", "b", "tmp/write-dead"}  # its writer may not have come to lock it
+    abandoned(monkeypatch)
+    LocalStore(store.root).create("c", [b"1"])
+    assert files(store.root) == {"a", "b", "c"}
 
 
 def doom(store: LocalStore, key: str, name: str = "~1") -> None:
