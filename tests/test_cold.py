@@ -79,3 +79,20 @@ def test_a_command_about_names_imports_nothing_heavy(line: str, folder: Path) ->
 
 def test_a_table_in_a_pipe_is_printed_without_rich(folder: Path) -> None:
     assert "rich" not in loaded_by("list", folder)
+
+
+@pytest.mark.parametrize("absent", ["keras", "keras.src"])  # none at all, or none that starts
+@pytest.mark.parametrize("line", ["verify sentiment --live", "add model.keras sentiment"])
+def test_without_keras_a_command_that_needs_a_model_names_the_line_to_install_it(
+    line: str, absent: str, folder: Path
+) -> None:
+    (folder / "model.keras").touch()
+    script = f"import sys; sys.modules[{absent!r}] = None\n{SCRIPT}"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *shlex.split(line), "--store", str(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 30
+    assert "pip install 'modelkeep[tensorflow]'" in done.stderr

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.catalog import VersionRecord
-from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UsageError
+from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, MissingExtra, NotFound, UsageError
 from modelkeep.manifest import json_value
 from modelkeep.refs import ByAlias, Exact, Newest, Ref, model_name, parse_ref
 from modelkeep.registry import GRACE, Bump, ModelSummary, Moment, Registry, largest_share
@@ -106,7 +107,8 @@ class Keep:
 
         Raises GateRefused, VersionExists, CannotRebuild, NotFaithful, UnsafeContent, UsageError, StorageError.
         """
-        from modelkeep.live import saving
+        with _keras_at_hand():
+            from modelkeep.live import saving
 
         name = model_name(name)
         facts = saving.Facts(
@@ -161,7 +163,8 @@ class Keep:
         path = Path(path)
         if _is_bundle(path):
             return self._add_bundle(path, name, **options)
-        from modelkeep.live import keras_file
+        with _keras_at_hand():
+            from modelkeep.live import keras_file
 
         if name is None:
             raise UsageError(
@@ -212,7 +215,8 @@ class Keep:
 
         Raises NotFound's kin, IntegrityError, MissingCustomObjects, CannotLoad, UnsafeContent.
         """
-        from modelkeep.live import loading
+        with _keras_at_hand():
+            from modelkeep.live import loading
 
         manifest = self.resolve(ref, at=at).manifest
         blobs = self._registry.blobs
@@ -327,7 +331,8 @@ class Keep:
             progress=self._progress,
         )
         if live and report.ok:
-            from modelkeep.live import verifying
+            with _keras_at_hand():
+                from modelkeep.live import verifying
 
             live_findings = verifying.verify(
                 version.manifest, self._registry.blobs, custom_objects=custom_objects, trust=trust
@@ -494,6 +499,18 @@ class Keep:
         except ImportError:
             return None
         return partial(compare.distance, self._registry.blobs)
+
+
+@contextmanager
+def _keras_at_hand() -> Iterator[None]:
+    """Where Keras or its backend is not installed, name the line that installs them."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(
+            f"a model needs Keras and a backend ({error})",
+            hint="pip install 'modelkeep[tensorflow]', or [jax] or [torch]; KERAS_BACKEND=jax, or torch, chooses it",
+        ) from error
 
 
 def _values(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
