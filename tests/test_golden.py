@@ -109,6 +109,12 @@ def test_outputs_without_a_form_are_refused(outputs):
         golden.record(lambda inputs: outputs, X)
 
 
+@pytest.mark.parametrize("inputs", [X[0], X[:, :1], {"other": X}, ["text"]])
+def test_examples_that_the_model_does_not_take_are_refused(inputs):
+    with pytest.raises(UsageError, match="give a batch of what it takes"):
+        golden.record(answers(dense()), inputs)
+
+
 def test_a_model_that_no_longer_runs_is_a_failure():
     recorded = golden.record(answers(dense()), X)
     (finding,) = replayed(recorded, answers(keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]))).failures

@@ -377,6 +377,11 @@ def test_a_split_in_no_store_makes_none(keep):
         keep.split("m@production", {"1.0.0": 100})
 
 
+def test_assets_have_names(keep, trained):
+    with pytest.raises(UsageError, match="write assets="):
+        keep.save(trained, "sentiment", assets=["words.txt"])
+
+
 def test_tags_are_a_list_and_not_letters(keep, trained):
     keep.save(trained, "m")
     with pytest.raises(UsageError, match=r"write \['nightly'\]"):

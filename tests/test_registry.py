@@ -124,6 +124,8 @@ def test_a_lower_number_may_come_later_but_never_twice(registry: Registry) -> No
 def test_a_number_is_asked_for_in_one_way(registry: Registry) -> None:
     with pytest.raises(UsageError, match="two ways"):
         registry.next_version("m", version="1.0.0", bump="minor")
+    with pytest.raises(UsageError, match="expected major, minor, patch, prerelease"):
+        registry.next_version("m", bump="big")  # type: ignore[arg-type]
     with pytest.raises(InvalidRef):
         registry.next_version("m", version="1.0")
     with pytest.raises(InvalidRef):

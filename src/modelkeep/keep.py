@@ -116,7 +116,7 @@ class Keep:
             metadata=_values("metadata", metadata),
             tags=_tags(tags),
             note=note,
-            assets=assets,
+            assets=_assets(assets),
             pipeline=pipeline,
             golden=golden,
             lineage=self._lineage(parent, data_digest),
@@ -524,6 +524,14 @@ def _values(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _is_empty(value: Any) -> bool:
     # Not by truth: an array of several numbers has none.
     return value is None or value is False or (isinstance(value, Mapping | Sequence) and not value)
+
+
+def _assets(assets: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(assets, Mapping):
+        raise UsageError(
+            "assets are a mapping", found=f"a {type(assets).__name__}", hint="write assets={'tokenizer': tokenizer}"
+        )
+    return assets
 
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:

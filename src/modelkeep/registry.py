@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from modelkeep.catalog import Attachment, VersionRecord, next_version, precedence
 from modelkeep.entry import Annotate, AnyAction, Attach, Delete, Entry, Move, Publish, Refuse, Yank, damaged, moment
@@ -111,12 +111,14 @@ class Registry:
 
         ``version`` if it is free, lower ones than the newest as well; else the one that ``bump`` gives (see
         :func:`modelkeep.catalog.next_version`; ``minor`` when nothing is asked for).
-        Raises VersionExists, UsageError when both are given, InvalidRef.
+        Raises VersionExists, UsageError when both are given or no such bump is known, InvalidRef.
         """
         return self._number(self.ledgers.state_or_new(model_name(model)), version, bump)
 
     def _number(self, state: State, version: str | None, bump: Bump | None) -> SemVer:
         if version is None:
+            if bump not in (None, *get_args(Bump)):
+                raise UsageError("no such bump", found=repr(bump), expected=", ".join(get_args(Bump)))
             return next_version(state.catalog, bump or "minor", self.ledgers.now())
         if bump is not None:
             raise UsageError("version and bump are two ways to say the same", found=f"{version!r} and {bump!r}")

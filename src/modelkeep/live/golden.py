@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from modelkeep.errors import IntegrityError, NotFaithful, UsageError
+from modelkeep.errors import IntegrityError, ModelkeepError, NotFaithful, UsageError
 from modelkeep.live import internals
 from modelkeep.live.arrays import Array, holds_arrays, is_array, is_float, leaves, mapped, to_array, to_arrays
 from modelkeep.live.comparison import Comparison
@@ -73,9 +73,18 @@ def record(predict: Predict, inputs: Any, *, allow: Iterable[str] = ()) -> Recor
     pipeline, kept as JSON. A NaN or infinity in an output is a failure unless ``allow`` has the output's name
     (``outputs``, ``outputs/0``, ``outputs/<key>``).
 
-    Raises UsageError for inputs or outputs that are neither arrays, text nor JSON values.
+    Raises UsageError for inputs that the model does not take, and for inputs or outputs that are neither arrays,
+    text nor JSON values.
     """
-    recorded = _recorded(predict, inputs, probe=False)
+    try:
+        recorded = _recorded(predict, inputs, probe=False)
+    except ModelkeepError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the golden examples are nothing that this model answers ({type(error).__name__}: {error})",
+            hint="give a batch of what it takes, such as x_test[:10]",
+        ) from error
     return replace(recorded, findings=tuple(_non_finite_outputs(recorded.arrays, allow)))
 
 
