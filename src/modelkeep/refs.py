@@ -128,7 +128,7 @@ def model_name(text: str) -> str:
         raise InvalidRef(
             "not a model name",
             found=repr(text)[:_MAX_NAME],
-            expected="parts of letters, digits, '.', '_', '-' joined by '/', such as team/sentiment",
+            expected="parts of up to 64 letters, digits, '.', '_', '-' joined by '/', such as team/sentiment",
         )
     return text
 
