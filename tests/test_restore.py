@@ -46,7 +46,12 @@ def same_draws() -> Callable[[], None]:
 # --- whole
 
 
-@pytest.mark.parametrize("name", here())
+# Under JAX each of these compiles for seconds, and has nothing that the others have not.
+SLOW_TO_COMPILE = {"attention", "bidirectional", "images"} if BACKEND == "jax" else set()
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("name", [name for name in here() if name not in SLOW_TO_COMPILE])
 def test_it_has_every_variable_and_goes_on_as_the_original_does(name: str) -> None:
     specimen, model = used(name)
     restored = keep(model).back()
@@ -76,6 +81,7 @@ def test_captured_again_it_gives_the_same_bytes(name: str) -> None:
     }
 
 
+@pytest.mark.backends
 def test_fit_continues_with_the_same_losses_through_compiled_steps() -> None:
     specimen, model = used("text")
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
@@ -142,6 +148,7 @@ def test_what_must_make_variables_from_values_is_built_the_plain_way(name: str, 
     assert attempts == ["deferred failed: ValueError", "plain"]
 
 
+@pytest.mark.backends
 def test_variables_lie_in_the_mapped_memory_itself() -> None:
     kept = keep(keras.Sequential([layers.Input((64,)), layers.Dense(64)]))
     views = kept.blobs.map(kept.manifest.tensors).views
@@ -159,6 +166,7 @@ def test_the_random_state_of_the_process_is_left_alone() -> None:
     assert random.getstate() == before
 
 
+@pytest.mark.backends
 @pytest.mark.skipif(BACKEND != "torch", reason="dropout draws from the backend's own generator under torch alone")
 def test_dropout_without_a_seed_goes_on_where_torchs_generator_stood() -> None:
     specimen, model = used("sequential")
@@ -171,6 +179,7 @@ def test_dropout_without_a_seed_goes_on_where_torchs_generator_stood() -> None:
 # --- frozen
 
 
+@pytest.mark.backends
 def test_a_layer_frozen_when_saved_can_be_thawed_and_trained() -> None:
     restored = keep(used("frozen")[1]).back()
     layer = restored.layers[0]

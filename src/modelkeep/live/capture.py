@@ -24,6 +24,7 @@ from modelkeep.storage.blobs import TensorSource
 CONFIG = "config.json"
 PORTABLE_CONFIG = "config.portable.json"
 COMPILE = "compile.json"
+PORTABLE_COMPILE = "compile.portable.json"
 BUILD = "build.json"
 LAYER_ASSETS = "layer_assets/"
 TORCH_RNG = "state/torch_rng"
@@ -71,7 +72,10 @@ def capture(model: keras.Model, *, architecture: bool = True, allow_lambda: bool
         objects = custom_objects.find(config, compile_config, model)
         parts |= {CONFIG: _json(config), PORTABLE_CONFIG: _json(portable(config, objects.objects)), **objects.sources}
         if compile_config is not None:
-            parts[COMPILE] = _json(compile_config)
+            parts |= {
+                COMPILE: _json(compile_config),
+                PORTABLE_COMPILE: _json(portable(compile_config, objects.objects)),
+            }
     return Captured(
         kind="whole" if architecture else "weights",
         parts=parts,
@@ -152,12 +156,18 @@ def _is_value(node: dict[str, Any]) -> bool:
 
 
 def _without_config(model: keras.Model, error: Exception) -> CannotRebuild:
-    culprits = sorted({type(node).__name__ for _, node in internals.walk(model) if not _has_config(node)})
+    failing = {path: type(node).__name__ for path, node in internals.walk(model) if not _has_config(node)}
+    # What holds such an object fails with it; the innermost are to blame.
+    culprits = {failing[path] for path in failing if not any(_is_inside(other, path) for other in failing)}
     return CannotRebuild(
-        f"{' and '.join(culprits or [type(model).__name__])} cannot be written as a config ({error})",
+        f"{' and '.join(sorted(culprits)) or type(model).__name__} cannot be written as a config ({error})",
         hint="add get_config to it, returning the arguments of its constructor as plain values, "
         "or keep the weights alone: architecture=False",
     )
+
+
+def _is_inside(path: str, outer: str) -> bool:
+    return path != outer and path.startswith(f"{outer}/" if outer else "")
 
 
 def _has_config(node: internals.Node) -> bool:

@@ -36,13 +36,13 @@ def resolved(model: keras.Model) -> dict[str, Any] | None:
     return {"metrics": found.metrics, "losses": found.losses, "targets": _described(found.targets)}
 
 
-def targets(found: Inventory) -> dict[str, list[str]]:
-    """For each built optimizer, by its path, the tensor names of the variables it was built for, in order."""
-    record = {}
+def targets(found: Inventory) -> dict[str, list[str] | None]:
+    """For each optimizer, by its path, the tensor names of the weights it was built for; None before it is built."""
+    record: dict[str, list[str] | None] = {}
     for path, node in found.nodes:
-        variables = internals.optimizer_targets(node) if isinstance(node, keras.optimizers.Optimizer) else None
-        if variables is not None:
-            record[path] = [found.names.get(id(variable), str(variable.path)) for variable in variables]
+        if isinstance(node, keras.optimizers.Optimizer):
+            variables = internals.optimizer_targets(node)
+            record[path] = variables and [found.names.get(id(variable), str(variable.path)) for variable in variables]
     return record
 
 

@@ -28,13 +28,24 @@ from modelkeep.live.capture import (
     COMPILE,
     CONFIG,
     LAYER_ASSETS,
+    PORTABLE_COMPILE,
     PORTABLE_CONFIG,
     TORCH_RNG,
     layer_names,
     optimizer_classes,
 )
+from modelkeep.live.portable import readable
 from modelkeep.live.sources import is_user_code
-from modelkeep.live.variables import Array, Inventory, array, assign, inventory, prefix, run_initializers
+from modelkeep.live.variables import (
+    Array,
+    Inventory,
+    array,
+    assign,
+    inventory,
+    prefix,
+    run_initializers,
+    without_number,
+)
 from modelkeep.manifest import Manifest, Tensor
 
 Parts = Callable[[str], bytes]
@@ -135,29 +146,31 @@ class _Saved:
 
 
 def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: bool) -> keras.Model:
-    """Build and fill the model: without initializers where its classes let it, from the portable config if need be.
+    """Build and fill the model: without initializers where its classes let it, else the plain way.
 
-    Every config is checked before anything is built from it.
+    Its config is checked before anything is built from it.
     """
-    compile_config = saved.json(COMPILE) if compile and saved.has(COMPILE) else None
+    config = _config(saved, CONFIG, PORTABLE_CONFIG, objects)
+    compile_config = _config(saved, COMPILE, PORTABLE_COMPILE, objects) if compile and saved.has(COMPILE) else None
+    check_config(config, objects)
     check_config(compile_config, objects)
-    older = _release(keras.version()) < _release(saved.record["keras"])
-    failures: list[Exception] = []
-    for name in [PORTABLE_CONFIG] if older else [CONFIG, PORTABLE_CONFIG]:
-        config = saved.json(name)
-        check_config(config, objects)
-        for scope in (internals.deferred, nullcontext):
-            try:
-                with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
-                    # Keras warns where it cannot build; here that becomes an error below.
-                    warnings.filterwarnings("ignore", message="Model '.*' had a build config")
-                    return _build_and_fill(saved, config, compile_config, objects, scope)
-            except Exception as failure:  # noqa: BLE001 - the user's classes run here, and the plain way comes next
-                failures.append(failure)
-        if isinstance(failures[-1], NotFaithful):
-            break  # it was read well, and is another model
-    plainly = failures[1]
-    raise plainly if isinstance(plainly, ModelkeepError) else _cannot_rebuild(config, plainly) from plainly
+    try:
+        return _build_and_fill(saved, config, compile_config, objects, internals.deferred)
+    except Exception:  # noqa: BLE001 - whatever the user's classes do not allow without values, they allow with them
+        pass
+    try:
+        return _build_and_fill(saved, config, compile_config, objects, nullcontext)
+    except ModelkeepError:
+        raise
+    except Exception as error:
+        raise _cannot_rebuild(config, error) from error
+
+
+def _config(saved: _Saved, name: str, portable_name: str, objects: Mapping[str, object]) -> Any:
+    whole = saved.json(name)
+    if _release(keras.version()) == _release(saved.record["keras"]):
+        return whole
+    return readable(whole, saved.json(portable_name), objects)
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -168,10 +181,13 @@ def _build_and_fill(
     saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope
 ) -> keras.Model:
     config, nested = _without_nested_compile(config)  # also a copy: some from_config take their config apart
-    with scope() as made, internals.sharing():
-        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects), safe_mode=True)
-    if compile_config is not None:
-        _compile(model, saved, compile_config, nested)
+    with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
+        # Keras warns where it cannot build; here that becomes an error below.
+        warnings.filterwarnings("ignore", message="Model '.*' had a build config")
+        with scope() as made, internals.sharing():
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        if compile_config is not None:
+            _compile(model, saved, compile_config, nested)
     nodes = internals.walk(model)
     _freeze_layers(nodes, saved)
     _load_by_themselves(nodes, saved)
@@ -228,7 +244,7 @@ def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[int
     nodes = dict(found.nodes)
     for path, names in saved.record["optimizers"].items():
         optimizer = nodes.get(path)
-        if optimizer is None or optimizer.built:
+        if optimizer is None or optimizer.built or names is None:
             continue
         missing = [name for name in names if name not in found.variables]
         if missing:
@@ -272,7 +288,7 @@ def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> None:
     stored = saved.tensors.keys() - by_themselves - {TORCH_RNG}
     there = found.variables.keys() - by_themselves
     nodes = dict(found.nodes)
-    passed_by = {name for name in stored - there if _only_compile_makes(name, nodes, compiled=compiled)}
+    passed_by = {name for name in stored - there if _only_compile_makes(name, saved, nodes, compiled=compiled)}
     without_variable = stored - there - passed_by
     without_tensor = {name for name in there - stored if not _is_metric_of_inner_model(name)}
     if without_variable or without_tensor:
@@ -317,14 +333,21 @@ _OWNER_HINTS = {
 }
 
 
-def _only_compile_makes(name: str, nodes: Mapping[str, internals.Node], *, compiled: bool) -> bool:
+def _only_compile_makes(name: str, saved: _Saved, nodes: Mapping[str, internals.Node], *, compiled: bool) -> bool:
     """Whether a tensor's owner is missing for no other reason than that ``compile`` was not, or not fully, repeated."""
     if name.startswith("weights/"):
         return False
     if "/compiled/" in name:
         return True  # metrics that only the first batch makes: said by a warning where it matters
-    repeated = compiled and not internals.has_own_compile(nodes[""])
-    return _owner(name) not in nodes and (not repeated or name.startswith("optimizer/"))
+    if name.startswith("optimizer/"):
+        return not compiled or _optimizer_of(name, saved) not in nodes
+    return _owner(name) not in nodes and (not compiled or internals.has_own_compile(nodes[""]))
+
+
+def _optimizer_of(name: str, saved: _Saved) -> str:
+    inner = name.removeprefix("optimizer/")
+    others = (path for path in saved.record["optimizers"] if path != "optimizer")
+    return next((path for path in others if inner.startswith(f"{path}/")), "optimizer")
 
 
 def _is_metric_of_inner_model(name: str) -> bool:
@@ -333,10 +356,9 @@ def _is_metric_of_inner_model(name: str) -> bool:
 
 
 def _owner(name: str) -> str:
-    """The path of the node that answers for a tensor."""
-    root, *inner = name.split("/")[:-1]
-    path = "/".join(inner[:-1] if inner and inner[-1] in ("vars", "compiled") else inner)
-    return path or ("optimizer" if root == "optimizer" else "")
+    """The path of the node that answers for a tensor of weights or state."""
+    inner = name.split("/")[1:-1]
+    return "/".join(inner[:-1] if inner and inner[-1] in ("vars", "compiled") else inner)
 
 
 def _mismatch(
@@ -378,7 +400,7 @@ def _fill(found: Inventory, saved: _Saved, names: Set[str]) -> None:
         if name not in names:
             continue
         variable = found.variables[name]
-        if same_release and name.startswith("weights/") and _plain(tensor.variable) != _plain(variable.path):
+        if same_release and name.startswith("weights/") and _own_name(tensor.variable) != _own_name(variable.path):
             raise NotFaithful(
                 f"{name} belongs to another variable than it was saved from",
                 found=variable.path,
@@ -388,9 +410,8 @@ def _fill(found: Inventory, saved: _Saved, names: Set[str]) -> None:
         assign(variable, saved.array(name), exact=saved.same_backend, made_trainable=id(variable) in made_trainable)
 
 
-def _plain(path: str | None) -> str:
-    """A variable's own name, without the number that makes automatic names unique."""
-    return re.sub(r"_\d+$", "", (path or "").rpartition("/")[2])
+def _own_name(path: str | None) -> str:
+    return without_number((path or "").rpartition("/")[2])
 
 
 def _freeze_layers(nodes: list[tuple[str, internals.Node]], saved: _Saved) -> None:

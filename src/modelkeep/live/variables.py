@@ -16,6 +16,7 @@ abort the process on a misaligned tensor, so alignment is checked here and nowhe
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,9 +44,9 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 class Inventory:
     """Every variable of a model by its tensor name, and who saves more than variables.
 
-    ``weights/<path>/vars/<i>`` is what Keras' own files hold of a layer, ``optimizer/<path>/vars/<i>`` an
-    optimizer's (``optimizer/vars/<i>`` for the compiled one), ``state/…`` everything else: seed generators,
-    states of RNNs, metrics.
+    ``weights/<path>/vars/<i>`` is what Keras' own files hold of a layer. ``optimizer/<path of the weight>/<slot>``
+    is a slot of the compiled optimizer, ``optimizer/iteration`` what belongs to no weight; any other optimizer's
+    path comes in between. ``state/…`` is everything else: seed generators, states of RNNs, metrics.
     """
 
     nodes: list[tuple[str, internals.Node]]
@@ -66,9 +67,12 @@ def inventory(nodes: list[tuple[str, internals.Node]]) -> Inventory:
     for path, node in nodes:
         if internals.saves_itself(node):
             _add_saved_by_itself(found, path, node)
-            continue
-        for index, variable in enumerate(internals.own_variables(node)):
-            found.add(f"{prefix(path, node)}/vars/{index}", variable)
+        elif not isinstance(node, keras.optimizers.Optimizer):
+            for index, variable in enumerate(internals.own_variables(node)):
+                found.add(f"{prefix(path, node)}/vars/{index}", variable)
+    for path, node in nodes:
+        if isinstance(node, keras.optimizers.Optimizer) and not internals.saves_itself(node):
+            _add_slots(found, prefix(path, node), node)
     for path, node in reversed(nodes):  # children first: a model's `variables` holds theirs too
         left = (variable for variable in _reachable(node) if id(variable) not in found.names)
         for index, variable in enumerate(left):
@@ -95,6 +99,40 @@ def compiled_prefix(path: str) -> str:
 def under(root: str, path: str) -> str:
     """``path`` below ``root``; the model itself has an empty path."""
     return f"{root}/{path}" if path else root
+
+
+def _add_slots(found: Inventory, root: str, optimizer: internals.Node) -> None:
+    """Name an optimizer's variables by the weight each is a slot of.
+
+    Their order differs between releases of Keras. Their own names begin with the path of the weight; where weights
+    share a path, slots follow one another as the weights do.
+    """
+    weights: dict[str, list[str]] = {}
+    for target in internals.optimizer_targets(optimizer) or ():
+        path = target.path.replace("/", "_")
+        weights.setdefault(path, []).append(found.names.get(id(target), target.path).removeprefix("weights/"))
+    used: dict[tuple[str, str], int] = {}
+    for variable in optimizer.variables:
+        path, slot = _split_slot(variable.name, weights)
+        count = used[path, slot] = used.get((path, slot), -1) + 1
+        if path and count < len(weights[path]):
+            found.add(f"{root}/{weights[path][count]}/{slot}", variable)
+        else:
+            found.add(f"{root}/{slot}" + (f"_{count}" if count else ""), variable)
+
+
+def _split_slot(name: str, weights: Mapping[str, list[str]]) -> tuple[str, str]:
+    path = name
+    while "_" in path:
+        path = path.rpartition("_")[0]
+        if path in weights:
+            return path, name[len(path) + 1 :]
+    return "", without_number(name)
+
+
+def without_number(name: str) -> str:
+    """A variable's name without the number that makes an automatic name unique in its process."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def _add_saved_by_itself(found: Inventory, path: str, node: internals.Node) -> None:
