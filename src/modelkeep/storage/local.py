@@ -67,7 +67,8 @@ class LocalStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._name = os.fspath(root)
-        self.root = Path(os.path.abspath(root))  # the working folder may change
+        self._root = os.path.abspath(root)  # the working folder may change
+        self.root = Path(self._root)
         self._durable: set[str] = set()  # folders whose own names are known to be on the disk
         self._settled: set[tuple[str, int]] = set()  # objects whose names are, each with its inode
         self._swept = False
@@ -81,19 +82,19 @@ class LocalStore:
 
     def get(self, key: str) -> bytes:
         """The whole file. Raises NotFound, IntegrityError, StorageError."""
-        with self._reading(key) as fd, open(fd, "rb", closefd=False) as file:
-            return file.read()
+        with self._reading(key), self._open(check_key(key)) as fd, open(fd, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``. Raises NotFound, IntegrityError, StorageError."""
-        with self._reading(key) as fd, open(fd, "rb", closefd=False) as file:
+        with self._reading(key), self._open(check_key(key)) as fd, open(fd, "rb", closefd=False) as file:
             check_range(key, start, length, os.fstat(fd).st_size)
             file.seek(start)
             return file.read(length)
 
     def map(self, key: str) -> memoryview:
         """The file as private memory, its pages copied when written. Raises NotFound, IntegrityError, StorageError."""
-        with self._reading(key) as fd:
+        with self._reading(key), self._open(check_key(key)) as fd:
             return private_map(fd, os.fstat(fd).st_size)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -103,12 +104,11 @@ class LocalStore:
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The sub-folders that hold files further down. Raises StorageError."""
-        for entry in self._scan(check_folder(prefix)):
-            below = f"{prefix}{entry.name}/"
-            if below == f"{RESERVED}/" or not entry.is_dir(follow_symlinks=False):
-                continue
-            if next(self._walk(below), None):
-                yield entry.name
+        doing = _NamedErrors(f"cannot list {prefix} in {self._name}")
+        with doing, suppress(*_GONE), self._folder(check_folder(prefix).rstrip("/")) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if prefix + entry.name != RESERVED and _holds_files(entry, fd):
+                    yield entry.name
 
     def now(self) -> float:
         """This machine's clock, by which files are stamped."""
@@ -123,7 +123,7 @@ class LocalStore:
         others may have seen it.
         """
         folder, name = _split(check_key(key))
-        doing = _named_errors(f"cannot write {key} in {self._name}")
+        doing = _NamedErrors(f"cannot write {key} in {self._name}")
         with doing, self._made(folder) as above, self._made(RESERVED) as tmp:
             if _exists(name, above):
                 raise ObjectExists(f"{key} is there already")
@@ -133,16 +133,16 @@ class LocalStore:
                 os.fsync(fd)
                 _stamp(fd)  # when it appears, not when its last byte was written
                 _publish(temporary, tmp, name, above)
-                with _named_errors(f"{key} is in {self._name}, but the disk did not confirm that it stays"):
+                with _NamedErrors(f"{key} is in {self._name}, but the disk did not confirm that it stays"):
                     self._settle(key, os.fstat(fd), above)
 
     def refresh(self, key: str) -> bool:
         """Set the file's time to now; False when it is not there. Raises IntegrityError, StorageError."""
         folder, name = _split(check_key(key))
-        with _named_errors(f"cannot refresh {key} in {self._name}"):
+        with _NamedErrors(f"cannot refresh {key} in {self._name}"):
             while True:
                 try:
-                    with self._folder(folder) as above, _opened(name, above) as fd:
+                    with self._folder(folder) as above, _open_regular(name, above) as fd:
                         before = os.fstat(fd)
                         _stamp(fd)
                         if _leads_to(name, above, fd):
@@ -155,7 +155,7 @@ class LocalStore:
     def delete(self, key: str, *, unless_younger_than: float | None = None) -> bool:
         """Unlink a file; False when it is not there or too young. Raises StorageError."""
         folder, name = _split(check_key(key))
-        with _named_errors(f"cannot delete {key} in {self._name}"):
+        with _NamedErrors(f"cannot delete {key} in {self._name}"):
             try:
                 with self._folder(folder) as above:
                     if unless_younger_than is not None:
@@ -225,16 +225,11 @@ class LocalStore:
 
     # --- folders
 
-    @contextmanager
-    def _reading(self, key: str) -> Iterator[int]:
-        with _named_errors(f"cannot read {key} in {self._name}"):
-            fd = self._open(check_key(key))
-            try:
-                yield fd
-            finally:
-                os.close(fd)
+    def _reading(self, key: str) -> _NamedErrors:
+        return _NamedErrors(f"cannot read {key} in {self._name}")
 
-    def _open(self, key: str) -> int:
+    def _open(self, key: str) -> _Open:
+        """An object's file."""
         folder, name = _split(key)
         while True:
             try:
@@ -244,18 +239,13 @@ class LocalStore:
                 if not self._take_back(key):
                     raise NotFound(f"no object {key} in {self._name}") from None
 
-    @contextmanager
-    def _folder(self, path: str) -> Iterator[int]:
-        """A folder of the store, open. Raises FileNotFoundError, IntegrityError for a symbolic link on the way."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in path.split("/") if path else ():
-                inner = _open_folder(part, fd)
-                os.close(fd)
-                fd = inner
-            yield fd
-        finally:
-            os.close(fd)
+    def _folder(self, path: str) -> _Open:
+        """A folder of the store. Raises FileNotFoundError, IntegrityError for a symbolic link on the way."""
+        folder = _Open(os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for part in path.split("/") if path else ():
+            with folder as fd:
+                folder = _open_folder(part, fd)
+        return folder
 
     @contextmanager
     def _made(self, path: str) -> Iterator[int]:
@@ -287,21 +277,9 @@ class LocalStore:
             os.rmdir(name, dir_fd=fd)
 
     def _walk(self, above: str, start: str = "") -> Iterator[ObjectInfo]:
-        for entry in self._scan(above):
-            key = above + entry.name
-            if not entry.name.startswith(start) or key == RESERVED:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(f"{key}/")
-            else:
-                with suppress(FileNotFoundError):  # deleted since the folder was read
-                    found = entry.stat(follow_symlinks=False)
-                    yield ObjectInfo(key, found.st_size, found.st_mtime_ns / 1e9)
-
-    def _scan(self, above: str) -> Iterator[os.DirEntry[str]]:
-        doing = _named_errors(f"cannot list {above} in {self._name}")
-        with doing, suppress(*_GONE), self._folder(above.rstrip("/")) as fd, os.scandir(fd) as entries:
-            yield from entries
+        doing = _NamedErrors(f"cannot list {above} in {self._name}")
+        with doing, suppress(*_GONE), self._folder(above.rstrip("/")) as folder:
+            yield from _files(folder, above, start)
 
 
 # --- one file
@@ -312,17 +290,33 @@ def _split(key: str) -> tuple[str, str]:
     return folder, name
 
 
-def _open_folder(name: str, above: int) -> int:
+class _Open:
+    """An open file or folder, closed at the end of a ``with``."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _open_folder(name: str, above: int) -> _Open:
+    """Raises one of _GONE, IntegrityError for a symbolic link."""
     try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        return _Open(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above))
     except NotADirectoryError:
         if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
             raise _irregular(f"{name} is a symbolic link") from None
         raise
 
 
-def _open_regular(name: str, above: int) -> int:
-    """A regular file, open for reading. Raises one of _GONE, IntegrityError for a link, a pipe and the like."""
+def _open_regular(name: str, above: int) -> _Open:
+    """A regular file, for reading. Raises one of _GONE, IntegrityError for a link, a pipe and the like."""
     try:
         # Without O_NONBLOCK a pipe would keep us waiting for its writer.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=above)
@@ -332,20 +326,35 @@ def _open_regular(name: str, above: int) -> int:
         raise
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
-        return fd
+        return _Open(fd)
     os.close(fd)
     if stat.S_ISDIR(mode):
         raise _is_folder(name)
     raise _irregular(f"{name} is no regular file")
 
 
-@contextmanager
-def _opened(name: str, above: int) -> Iterator[int]:
-    fd = _open_regular(name, above)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _files(folder: int, above: str, start: str = "") -> Iterator[ObjectInfo]:
+    """Whatever is no folder, below an open one whose key is ``above``, if its name there begins with ``start``."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            key = above + entry.name
+            if key == RESERVED or not entry.name.startswith(start):
+                continue
+            with suppress(*_GONE):  # deleted since the folder was read
+                if entry.is_dir(follow_symlinks=False):
+                    with _open_folder(entry.name, folder) as inner:
+                        yield from _files(inner, f"{key}/")
+                else:
+                    found = entry.stat(follow_symlinks=False)
+                    yield ObjectInfo(key, found.st_size, found.st_mtime_ns / 1e9)
+
+
+def _holds_files(entry: os.DirEntry[str], above: int) -> bool:
+    with suppress(*_GONE):
+        if entry.is_dir(follow_symlinks=False):
+            with _open_folder(entry.name, above) as folder:
+                return next(_files(folder, ""), None) is not None
+    return False
 
 
 def _is_folder(name: str) -> IsADirectoryError:
@@ -399,7 +408,7 @@ def _put_back(mine: str, doom: int, name: str, above: int) -> None:
         _publish(mine, doom, name, above)
     except ObjectExists:
         # Another copy has the name. This one may have been refreshed, so that one must be young.
-        with _opened(name, above) as fd:
+        with _open_regular(name, above) as fd:
             _stamp(fd)
     with suppress(FileNotFoundError):
         os.unlink(mine, dir_fd=doom)
@@ -441,7 +450,7 @@ def _is_abandoned(name: str, above: int) -> bool:
 
 
 def _unlink_unlocked(name: str, above: int) -> None:
-    with _opened(name, above) as fd:
+    with _open_regular(name, above) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(name, dir_fd=above)
 
@@ -505,13 +514,18 @@ def _write_batch(fd: int, batch: list[memoryview]) -> int:
         batch[0] = batch[0][written:]
 
 
-@contextmanager
-def _named_errors(what: str) -> Iterator[None]:
-    """Turn the system's errors into StorageError; ours pass."""
-    try:
-        yield
-    except ModelkeepError:
-        raise
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError(f"{what}: {reason}", hint=_ADVICE.get(error.errno or 0)) from error
+class _NamedErrors:
+    """Turns the system's errors within a ``with`` into StorageError; ours pass."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, ModelkeepError):
+            reason = error.strerror or type(error).__name__
+            raise StorageError(f"{self._what}: {reason}", hint=_ADVICE.get(error.errno or 0)) from error
