@@ -57,8 +57,8 @@ test: setup check
 	rm -f .coverage .coverage.*
 	$(MAKE) --no-print-directory test-cold
 	$(MAKE) --no-print-directory test-live
-	$(MAKE) --no-print-directory test-backends
 	$(MAKE) --no-print-directory coverage
+	$(MAKE) --no-print-directory test-backends
 
 test-cold:
 	COVERAGE_FILE=.coverage.cold $(BIN)/python -m pytest -m 'not keras' --cov --cov-report=
