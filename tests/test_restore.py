@@ -172,7 +172,6 @@ def test_dropout_without_a_seed_goes_on_where_torchs_generator_stood() -> None:
     specimen, model = used("sequential")
     kept = keep(model)
     expected = specimen.use(model)
-    internals.torch_rng()
     assert specimen.use(kept.back()) == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -14,6 +15,7 @@ import keras
 from modelkeep.errors import CannotRebuild, UsageError
 from modelkeep.live import compiled, custom_objects, internals, lambdas
 from modelkeep.live.allowlist import own_class
+from modelkeep.live.configs import LAMBDA
 from modelkeep.live.portable import portable
 from modelkeep.live.signature import signature
 from modelkeep.live.variables import Inventory, array_source, inventory, source
@@ -108,13 +110,19 @@ def _refuse_unbuilt(model: keras.Model, found: Inventory) -> None:
 def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple[Finding, ...]]:
     """The config of the model and the arguments of ``compile``, both without lambdas."""
     try:
-        with internals.sharing():
-            config = keras.saving.serialize_keras_object(model)
+        with warnings.catch_warnings():
+            # About what Keras would do with one; what is done with it here is said here.
+            warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
+            with internals.sharing():
+                config = keras.saving.serialize_keras_object(model)
+            compile_config = compiled.config(model)
         config.pop("compile_config", None)
-        compile_config = compiled.config(model)
-        config, compile_config = json.loads(json.dumps(_numbered([config, compile_config])))
+        text = json.dumps(_numbered([config, compile_config]))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise _without_config(model, error) from error
+    config, compile_config = json.loads(text)
+    if LAMBDA not in text:
+        return config, compile_config, ()
     config, in_config = lambdas.check_or_replace(config, allow_lambda=allow_lambda)
     compile_config, in_compile = lambdas.check_or_replace(compile_config, allow_lambda=allow_lambda, at=("compile",))
     return config, compile_config, (*in_config, *in_compile)
