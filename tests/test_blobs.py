@@ -382,6 +382,18 @@ def test_equal_tensors_share_bytes_in_the_store_and_none_in_memory(blobs: Blobs)
         assert bytes(views["momentum"][:3]) == b"\2\0\0"
 
 
+def test_a_forked_process_has_memory_of_its_own(blobs: Blobs) -> None:
+    data = [random(2 * MB), bytes(100), bytes(100)]  # mapped; in a pack; a copy of that
+    views = blobs.map(blobs.write(sources(data)).tensors).views
+    child = os.fork()
+    if child == 0:
+        for view in views.values():
+            view[:] = b"\1" * len(view)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [bytes(view) for _, view in sorted(views.items())] == data
+
+
 def test_overlapping_tensors_share_no_memory_either(blobs: Blobs) -> None:
     data = random(4 * MB)
     blob = blobs.put(data)

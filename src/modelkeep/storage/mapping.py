@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import weakref
@@ -15,6 +14,7 @@ from modelkeep.errors import IntegrityError
 from modelkeep.manifest import ALIGNMENT, Piece, Tensor
 from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Progress
+from modelkeep.storage.syscalls import private_memory
 
 _GROUP = 8 * 2**20  # bytes verified as one job
 _MAP_FROM = (
@@ -120,9 +120,7 @@ def _cut(tensor: Tensor, piece: Piece, blob: memoryview) -> memoryview:
 
 
 def _aligned_copy(pieces: Sequence[memoryview]) -> memoryview:
-    size = sum(map(len, pieces))
-    # An anonymous map begins at a page, and so at a multiple of 64.
-    memory = memoryview(mmap.mmap(-1, size)) if size else memoryview(bytearray())
+    memory = private_memory(sum(map(len, pieces)))
     offset = 0
     for piece in pieces:
         memory[offset : offset + len(piece)] = piece

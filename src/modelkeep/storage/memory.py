@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from itertools import count
 from modelkeep.errors import NotFound, ObjectExists
 from modelkeep.storage.keys import check_folder, check_key, check_prefix, check_range
 from modelkeep.storage.protocol import Buffer, ObjectInfo
+from modelkeep.storage.syscalls import private_memory
 
 _serial = count(1)
 
@@ -46,11 +46,9 @@ class MemoryStore:
     def map(self, key: str) -> memoryview:
         """A private copy, at the start of a page. Raises NotFound."""
         data = self.get(key)
-        if not data:
-            return memoryview(bytearray())
-        copy = mmap.mmap(-1, len(data))
+        copy = private_memory(len(data))
         copy[:] = data
-        return memoryview(copy)
+        return copy
 
     def create(self, key: str, chunks: Sequence[Buffer]) -> None:
         """Keep the concatenation of ``chunks``. Raises ObjectExists."""

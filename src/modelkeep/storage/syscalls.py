@@ -16,27 +16,34 @@ from typing import Any
 # Python 3.11 has no names for these two.
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # a model may be larger than this machine's memory
+_PRIVATE = mmap.MAP_PRIVATE | _MAP_NORESERVE
 _SYNC_FILE_RANGE_WRITE = 2
 _RENAME_NOREPLACE = 1
+
+
+def private_memory(size: int) -> memoryview:
+    """``size`` zero bytes from the start of a page, so at a multiple of 64; a fork gets its own. Raises OSError."""
+    if size == 0:
+        return memoryview(bytearray())
+    return memoryview(mmap.mmap(-1, size, flags=_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def private_map(fd: int, size: int) -> memoryview:
     """``size`` bytes of a file as private writable memory: read when touched, copied when written. Raises OSError.
 
     ``mmap.mmap`` would do, but it keeps a descriptor open for as long as the map lives, and a model of a thousand
-    large tensors would run into the usual limit of 1,024. So it maps nothing, and the file is mapped over that.
+    large tensors would run into the usual limit of 1,024. So the file is mapped over memory of nothing.
     """
+    memory = private_memory(size)
     if size == 0:
-        return memoryview(bytearray())
+        return memory
     import ctypes
 
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-    anchor = ctypes.c_char.from_buffer(memory)
-    address = ctypes.addressof(anchor)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     protection = mmap.PROT_READ | mmap.PROT_WRITE
-    if _libc().mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_NORESERVE | _MAP_FIXED, fd, 0) != address:
+    if _libc().mmap(address, size, protection, _PRIVATE | _MAP_FIXED, fd, 0) != address:
         raise _error(ctypes.get_errno())
-    return memoryview(memory)
+    return memory
 
 
 def start_write_back(fd: int, offset: int, length: int) -> None:
