@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import modelkeep as mk
-from modelkeep.live.compare import distance, weights_equal
+from modelkeep.live.compare import weights_equal
+from modelkeep.live.distance import distance
 from modelkeep.live.variables import array_source
 from modelkeep.report import Severity
 from modelkeep.storage.blobs import Blobs

@@ -14,7 +14,8 @@ from keras import layers
 from keeping import state
 from modelkeep.errors import NotFaithful
 from modelkeep.live import internals
-from modelkeep.live.variables import array, array_source, assign, inventory, numpy_dtype, source, view
+from modelkeep.live.tensors import array, numpy_dtype
+from modelkeep.live.variables import array_source, assign, inventory, source, view
 from modelkeep.manifest import Piece, Tensor
 from zoo import ZOO, here
 

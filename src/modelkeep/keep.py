@@ -495,10 +495,10 @@ class Keep:
 
     def _distance(self) -> Callable[[Any, Any], float] | None:
         try:
-            from modelkeep.live import compare
+            from modelkeep.live.distance import distance
         except ImportError:
             return None
-        return partial(compare.distance, self._registry.blobs)
+        return partial(distance, self._registry.blobs)
 
 
 @contextmanager

@@ -1,21 +1,16 @@
-"""Weights compared: a model's in memory with those stored, and stored ones with each other."""
+"""The weights of a model in memory, compared with those that were stored."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import keras
-import numpy as np
 
 from modelkeep.live import internals
-from modelkeep.live.variables import Array, array, inventory, source, stored_dtype
+from modelkeep.live.variables import inventory, source, stored_dtype
 from modelkeep.manifest import Manifest, Tensor
 from modelkeep.report import Finding, Severity
-from modelkeep.storage.blobs import Blobs
 from modelkeep.storage.hashing import digest_of
-
-_ROWS = 2**20  # elements compared at once, so that a large embedding needs no second and third copy
 
 
 def weights_equal(model: keras.Model, manifest: Manifest) -> tuple[Finding, ...]:
@@ -49,23 +44,3 @@ def _compared(variables: dict[str, keras.Variable], tensors: list[Tensor]) -> It
             yield Finding("weights", Severity.FAILURE, text, variable.path)
         elif digest_of(source(tensor.name, variable).read()) != tensor.digest:
             yield Finding("weights", Severity.FAILURE, "differs from what was stored", variable.path)
-
-
-def distance(blobs: Blobs, old: Tensor, new: Tensor) -> float:
-    """How far a weight moved: ‖new - old‖ / ‖old‖ in double precision, for tensors of one shape.
-
-    Infinite where the old one was all zeros; not a number where either holds one. Raises IntegrityError.
-    """
-    before, after = (array(tensor, blobs.map([tensor]).views[tensor.name]).reshape(-1) for tensor in (old, new))
-    moved = length = 0.0
-    for start in range(0, before.size, _ROWS):
-        was, now = _doubles(before[start : start + _ROWS]), _doubles(after[start : start + _ROWS])
-        moved += float(np.dot(now - was, now - was))
-        length += float(np.dot(was, was))
-    if length == 0.0:
-        return 0.0 if moved == 0.0 else math.inf
-    return math.sqrt(moved / length)
-
-
-def _doubles(values: Array) -> Array:
-    return values.astype(np.float64)

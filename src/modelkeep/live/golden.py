@@ -16,7 +16,8 @@ from modelkeep.live import internals
 from modelkeep.live.arrays import Array, holds_arrays, is_array, is_float, leaves, mapped, to_array, to_arrays
 from modelkeep.live.comparison import Comparison
 from modelkeep.live.probes import probes
-from modelkeep.live.variables import inventory, numpy_dtype, stored_dtype, view
+from modelkeep.live.tensors import numpy_dtype
+from modelkeep.live.variables import inventory, stored_dtype, view
 from modelkeep.manifest import Golden, Signature, canonical_json
 from modelkeep.report import Finding, Report, Severity
 

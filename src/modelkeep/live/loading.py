@@ -12,7 +12,7 @@ from modelkeep.errors import IntegrityError
 from modelkeep.live import custom_objects as customs
 from modelkeep.live import golden
 from modelkeep.live.restore import restore, restore_into
-from modelkeep.live.variables import array
+from modelkeep.live.tensors import array
 from modelkeep.manifest import Manifest, Tensor
 from modelkeep.pipeline import Pipeline
 from modelkeep.report import Finding, Report, Severity

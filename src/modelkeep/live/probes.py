@@ -10,7 +10,7 @@ import numpy as np
 
 from modelkeep.live import internals
 from modelkeep.live.arrays import Array, mapped
-from modelkeep.live.variables import numpy_dtype
+from modelkeep.live.tensors import numpy_dtype
 from modelkeep.manifest import Signature, TensorSpec
 
 _PROBES = 2

@@ -20,7 +20,15 @@ from typing import Any
 
 import keras
 
-from modelkeep.errors import CannotLoad, CannotRebuild, IntegrityError, ModelkeepError, NotFaithful, UnsafeContent
+from modelkeep.errors import (
+    CannotLoad,
+    CannotRebuild,
+    IntegrityError,
+    MissingExtra,
+    ModelkeepError,
+    NotFaithful,
+    UnsafeContent,
+)
 from modelkeep.live import compiled, internals
 from modelkeep.live.allowlist import check_config
 from modelkeep.live.capture import (
@@ -36,16 +44,8 @@ from modelkeep.live.capture import (
 )
 from modelkeep.live.portable import readable
 from modelkeep.live.sources import is_user_code
-from modelkeep.live.variables import (
-    Array,
-    Inventory,
-    array,
-    assign,
-    inventory,
-    prefix,
-    run_initializers,
-    without_number,
-)
+from modelkeep.live.tensors import Array, array
+from modelkeep.live.variables import Inventory, assign, inventory, prefix, run_initializers, without_number
 from modelkeep.manifest import Manifest, Tensor
 
 Parts = Callable[[str], bytes]
@@ -79,7 +79,7 @@ def restore(
     saved = _Saved(manifest, parts, tensors)
     with internals.unchanged_after_error(), internals.unchanged_randomness():
         model = _first_that_works(saved, objects or {}, compile=compile)
-    if compile and TORCH_RNG in saved.tensors:
+    if compile and TORCH_RNG in saved.tensors and keras.backend.backend() == "torch":
         internals.set_torch_rng(saved.array(TORCH_RNG))
     return model
 
@@ -267,7 +267,12 @@ def _build_metrics(model: keras.Model, saved: _Saved) -> None:
         )
 
 
-def _cannot_rebuild(config: Any, error: Exception) -> CannotRebuild:
+def _cannot_rebuild(config: Any, error: Exception) -> ModelkeepError:
+    if "requires TensorFlow" in str(error):  # Keras says so of text and lookup layers, under any backend
+        return MissingExtra(
+            "a layer of this model works with TensorFlow alone, whatever the backend, and it is not installed here",
+            hint="pip install 'modelkeep[tensorflow]'",
+        )
     name = config.get("class_name", "the model") if isinstance(config, dict) else "the model"
     return CannotRebuild(
         f"{name} cannot be rebuilt from its config ({type(error).__name__}: {error})",

@@ -21,21 +21,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import keras
-import ml_dtypes
 import numpy as np
 
 from modelkeep.errors import NotFaithful
 from modelkeep.live import internals
-from modelkeep.manifest import ALIGNMENT, Tensor
+from modelkeep.live.tensors import EXOTIC, Array, numpy_dtype
+from modelkeep.manifest import ALIGNMENT
 from modelkeep.storage.blobs import TensorSource
 
 if TYPE_CHECKING:
     from modelkeep.storage.protocol import Buffer
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 # --- names
 
@@ -192,7 +190,7 @@ def array_source(name: str, value: Any) -> TensorSource:
     Raises NotFaithful for values that are no numbers: text has its place in ``save_assets``.
     """
     array = np.asarray(value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value))
-    if array.dtype.hasobject or (array.dtype.kind in "USmMV" and array.dtype.name not in _EXOTIC):
+    if array.dtype.hasobject or (array.dtype.kind in "USmMV" and array.dtype.name not in EXOTIC):
         raise NotFaithful(
             f"save_own_variables gave {name} a value that is no array of numbers",
             found=array.dtype,
@@ -239,7 +237,7 @@ def _view_torch(value: Any) -> Array:
     tensor = value.detach().cpu().contiguous()
     bits = {1: torch.uint8, 2: torch.uint16}
     dtype_name = keras.backend.standardize_dtype(tensor.dtype)
-    return np.asarray((tensor.view(bits[tensor.itemsize]) if dtype_name in _EXOTIC else tensor).numpy())
+    return np.asarray((tensor.view(bits[tensor.itemsize]) if dtype_name in EXOTIC else tensor).numpy())
 
 
 _VIEWS: Mapping[str, Callable[[Any], Array]] = {
@@ -250,15 +248,6 @@ _VIEWS: Mapping[str, Callable[[Any], Array]] = {
 }
 
 # --- in
-
-
-def array(tensor: Tensor, data: memoryview) -> Array:
-    """A stored tensor as an array over the mapped memory."""
-    dtype = numpy_dtype(tensor.dtype)
-    if not data.nbytes:
-        return np.empty(tensor.shape, dtype)
-    values = np.frombuffer(data, dtype).reshape(tensor.shape)
-    return values.byteswap() if sys.byteorder == "big" else values
 
 
 def assign(variable: internals.Variable, values: Array, *, exact: bool = True, made_trainable: bool = False) -> None:
@@ -330,7 +319,7 @@ def _tensor_tensorflow(values: Array) -> Any:
     import tensorflow as tf
 
     dtype = tf.as_dtype(values.dtype)
-    if not _lendable(values) or (values.dtype.name in _EXOTIC and dtype != tf.bfloat16):
+    if not _lendable(values) or (values.dtype.name in EXOTIC and dtype != tf.bfloat16):
         return tf.convert_to_tensor(values, dtype)
     if dtype == tf.bfloat16:
         return tf.bitcast(tf.experimental.dlpack.from_dlpack(values.view(np.uint16).__dlpack__()), tf.bfloat16)
@@ -348,7 +337,7 @@ def _tensor_torch(values: Array) -> Any:
 
     if not _lendable(values, values.dtype.itemsize):
         values = values.copy()
-    if values.dtype.name in _EXOTIC:
+    if values.dtype.name in EXOTIC:
         bits = values.view({1: np.uint8, 2: np.uint16}[values.dtype.itemsize])
         tensor = torch.from_numpy(bits).view(getattr(torch, values.dtype.name))
     else:
@@ -361,11 +350,3 @@ _TENSORS: Mapping[str, Callable[[Array], Any]] = {
     "jax": _tensor_jax,
     "torch": _tensor_torch,
 }
-
-# Dtypes that numpy knows from ml_dtypes only, and that cross no buffer protocol.
-_EXOTIC = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype of Keras' word for one."""
-    return np.dtype(getattr(ml_dtypes, name)) if name in _EXOTIC else np.dtype(name)
