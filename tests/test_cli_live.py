@@ -34,7 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
 
     folder = tmp_path_factory.mktemp("files")
-    model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, "relu"), keras.layers.Dense(1)])
+    layers = [keras.layers.Dense(3, "relu", name="dense"), keras.layers.Dense(1, name="head")]
+    model = keras.Sequential([keras.Input((4,), name="x"), *layers])
     model.compile("adam", "mse")
     x = np.linspace(0, 1, 32, dtype="float32").reshape(8, 4)
     model.fit(x, x[:, :1], verbose=0)
