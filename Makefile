@@ -81,6 +81,7 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m modelkeep.cli.reference > $(VENV)/cli.md
 	mv $(VENV)/cli.md docs/cli.md
+	KERAS_BACKEND=tensorflow $(BIN)/python tests/test_silent_failures.py
 	KERAS_BACKEND=tensorflow $(BIN)/python demo/picture.py docs/images/demo.svg
 
 clean:
