@@ -24,6 +24,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,7 @@ class LocalStore:
         self._root = os.path.abspath(root)  # the working folder may change
         self.root = Path(self._root)
         self._durable: set[str] = set()  # folders whose own names are known to be on the disk
+        self._syncing = threading.Lock()
         self._settled: set[tuple[str, int]] = set()  # objects whose names are, each with its inode
         self._swept = False
 
@@ -265,10 +267,15 @@ class LocalStore:
         with self._folder(above) as fd:
             with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=fd)
-            # Also when it was there, since its maker may not have come so far; the fsync holds for its neighbours too.
-            names = os.listdir(fd)
-            os.fsync(fd)
-        self._durable.update(f"{above}/{name}" if above else name for name in names)
+                self._durable.discard(path)
+            with self._syncing:
+                if path in self._durable:
+                    return
+                # Also when it was there, since its maker may not have come so far. The fsync holds for all that are
+                # there now, and so for those whose threads are waiting.
+                names = os.listdir(fd)
+                os.fsync(fd)
+                self._durable.update(f"{above}/{name}" if above else name for name in names)
 
     def _forget(self, path: str) -> None:
         """Remove a folder if nobody uses it."""

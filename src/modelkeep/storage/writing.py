@@ -20,7 +20,7 @@ PACK_SIZE = 32 * 2**20  # bytes a pack does not exceed
 COPIES_IN_FLIGHT = 64 * 2**20  # bytes of copied tensors held at once, beyond the largest
 _GROUP = 4 * 2**20  # bytes hashed as one job: one for each small tensor would cost more than its hash
 _AHEAD = 4  # groups hashed ahead of the writing
-_WRITERS = 4  # some wait for their fsync while others write
+_WRITERS = 8  # most wait for an fsync, and the file system serves several at once
 
 
 @dataclass(frozen=True, slots=True)
