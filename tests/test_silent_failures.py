@@ -666,7 +666,8 @@ def test_one_flipped_bit(keep, tmp_path):
         model.save("m.keras")
         ((path, at),) = files_with(kernel, tmp_path)
         flip(path, at + 3)
-        with pytest.raises(zipfile.BadZipFile, match="Bad CRC"):
+        # Python 3.13 reads on for longer, and Keras words it otherwise.
+        with pytest.raises((zipfile.BadZipFile, ValueError), match="Bad CRC|could not be loaded"):
             keras.models.load_model("m.keras")
         path.unlink()
     keep.save(model, "m")
