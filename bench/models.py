@@ -78,7 +78,6 @@ def measure(size: str, rounds: int) -> None:
         other = trained(size, fill=False)
 
         def save(*, architecture: bool = True) -> None:
-            shutil.rmtree(folder / "store", ignore_errors=True)
             blobs = Blobs(LocalStore(folder / "store"))
             captured = capture(model, architecture=architecture)
             written = blobs.write(captured.tensors)
@@ -126,10 +125,12 @@ def measure(size: str, rounds: int) -> None:
         taken: dict[str, list[tuple[float, float]]] = {case: [] for case in (*saving, *loading)}
         for _ in range(rounds):
             for case, run in {**saving, **loading}.items():
-                if case == LOAD_WEIGHTS:
-                    save()  # whole, whatever was saved last
+                if case in (RAW, SAVE_WEIGHTS, SAVE):  # nobody is to gain from, or wait for, what lies there already
+                    shutil.rmtree(folder / "store", ignore_errors=True)
+                for file in (folder / "raw", *([weights, whole] if case == RAW else [])):
+                    file.unlink(missing_ok=True)
+                os.sync()
                 taken[case].append(once(run))
-                (folder / "raw").unlink(missing_ok=True)
     largest = max(prod(v.shape) * 4 for v in model.weights)
     title = f"{keras.backend.backend()}, {size}: {len(arrays)} tensors, {total / 1e6:.0f} MB"
     print(f"\n{title}, largest {largest / 1e6:.0f} MB; median of {rounds}")

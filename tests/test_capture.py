@@ -112,6 +112,16 @@ def test_vocabularies_are_parts() -> None:
     assert "ünïcode" in parts["layer_assets/layers/text_vectorization/vocabulary.txt"].decode().split("\n")
 
 
+@pytest.mark.parametrize(("word", "failures"), [("two words", []), ("two\u2028lines", ["vocabulary-not-readable"])])
+def test_words_that_keras_cannot_read_back_are_a_failure(word: str, failures: list[str]) -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("text is TensorFlow's")
+    lookup = layers.StringLookup()
+    lookup.set_vocabulary(["a", word])
+    model = keras.Sequential([layers.Input((1,), dtype="string"), lookup])
+    assert [finding.check for finding in capture(model).findings] == failures
+
+
 # --- refused
 
 

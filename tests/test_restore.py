@@ -6,6 +6,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -98,12 +99,30 @@ def test_fit_continues_with_the_same_losses_through_compiled_steps() -> None:
     assert kept.back().fit(**data, epochs=2).history == expected
 
 
-def test_training_never_changes_the_store() -> None:
+@pytest.mark.backends
+def test_training_never_changes_the_store(tmp_path: Path) -> None:
     specimen, model = used("sequential")
-    kept = keep(model)
+    kept = keep(model, tmp_path)
     specimen.use(kept.back())
     kept.blobs.map(kept.manifest.tensors, verify="eager")
     assert_same_state(model, kept.back())
+
+
+class Keeping(keras.callbacks.Callback):
+    """Keeps the model at the end of the first epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 0:
+            self.kept = keep(self.model)
+
+
+@pytest.mark.backends
+def test_a_model_kept_while_it_trains_goes_on_from_there() -> None:
+    specimen = ZOO["sequential"]
+    model, callback = specimen.build(), Keeping()
+    data: dict[str, Any] = {"x": specimen.inputs, "y": specimen.targets, "verbose": 0, "shuffle": False}
+    history = model.fit(**data, epochs=2, callbacks=[callback]).history
+    assert callback.kept.back().fit(**data).history["loss"] == history["loss"][1:]
 
 
 def test_unbuilt_optimizers_stay_unbuilt() -> None:
@@ -311,13 +330,15 @@ class Edited(layers.Layer):
 
 
 def _with_edited_layer() -> Kept:
-    return keep(keras.Sequential([layers.Input((3,)), Edited()]))
+    model = keras.Sequential([layers.Input((3,)), Edited()])
+    model.layers[0].second.assign([2, 2, 2])
+    return keep(model)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("second", "first"), "belongs to another variable"),
+        (("first", "other"), "belongs to another variable"),
         (("first",), "expected also: weights/layers/edited/vars/1"),
         (("first", "second", "third"), "without a saved value: weights/layers/edited/vars/2"),
     ],
@@ -329,6 +350,14 @@ def test_a_class_edited_since_is_never_filled_by_position(
     monkeypatch.setattr(Edited, "names", names)
     with pytest.raises(NotFaithful, match=message):
         kept.back()
+
+
+def test_variables_made_in_another_order_are_told_apart_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = _with_edited_layer()
+    monkeypatch.setattr(Edited, "names", ("second", "first"))
+    layer = kept.back().layers[0]
+    assert keras.ops.convert_to_numpy(layer.first.value).tolist() == [1, 1, 1]
+    assert keras.ops.convert_to_numpy(layer.second.value).tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

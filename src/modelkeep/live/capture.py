@@ -86,7 +86,7 @@ def capture(model: keras.Model, *, architecture: bool = True, allow_lambda: bool
         signature=signature(model),
         parameters=_count(model.weights),
         trainable_parameters=_count(model.trainable_weights),
-        findings=(*findings, *objects.findings, *_own_compile(found)),
+        findings=(*findings, *objects.findings, *_own_compile(found), *_broken_vocabularies(found)),
         objects=objects.objects,
     )
 
@@ -198,6 +198,28 @@ def _own_compile(found: Inventory) -> tuple[Finding, ...]:
         for path, node in found.nodes
         if isinstance(node, internals.Trainer) and getattr(node, "compiled", False) and internals.has_own_compile(node)
     )
+
+
+def _broken_vocabularies(found: Inventory) -> tuple[Finding, ...]:
+    """Keras keeps a vocabulary as lines, and reads it by all that Unicode calls an end of line."""
+    return tuple(
+        Finding(
+            "vocabulary-not-readable",
+            Severity.FAILURE,
+            "its vocabulary has words that Keras cannot read back: with a line break in them, or empty ones at the "
+            "end. Give the words to the layer itself, vocabulary=[…], or leave these out",
+            subject=path,
+        )
+        for path, node in found.nodes
+        if isinstance(node, keras.layers.StringLookup)
+        and not node.get_config()["vocabulary"]
+        and not _is_in_lines(node)
+    )
+
+
+def _is_in_lines(lookup: keras.layers.StringLookup) -> bool:
+    words: list[str] = lookup.get_vocabulary(include_special_tokens=True)
+    return "\n".join(words).splitlines() == words
 
 
 # --- state

@@ -18,7 +18,8 @@ def weights_equal(model: keras.Model, manifest: Manifest) -> tuple[Finding, ...]
 
     Variables that this backend holds in another dtype than the one that saved them are told, not compared.
     """
-    variables = inventory(internals.walk(model)).variables
+    paths = {tensor.name: tensor.variable for tensor in manifest.tensors}
+    variables = inventory(internals.walk(model), paths).variables
     stored = {tensor.name: tensor for tensor in manifest.tensors if tensor.name in variables}
     differing = [name for name, tensor in stored.items() if not _is_widened(variables[name], tensor)]
     findings = list(_compared(variables, [stored[name] for name in differing]))

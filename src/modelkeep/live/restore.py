@@ -45,7 +45,7 @@ from modelkeep.live.capture import (
 from modelkeep.live.portable import readable
 from modelkeep.live.sources import is_user_code
 from modelkeep.live.tensors import Array, array
-from modelkeep.live.variables import Inventory, assign, inventory, prefix, run_initializers, without_number
+from modelkeep.live.variables import Inventory, assign, inventory, own_name, prefix, run_initializers
 from modelkeep.manifest import Manifest, Tensor
 
 Parts = Callable[[str], bytes]
@@ -92,11 +92,11 @@ def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: 
     saved = _Saved(manifest, parts, tensors)
     compiled_now = bool(getattr(model, "compiled", False))
     with internals.unchanged_after_error(), internals.unchanged_randomness():
-        found = inventory(internals.walk(model))
+        found = inventory(internals.walk(model), saved.paths)
         _compare_owners(found, saved)
         if compiled_now:
             _build_optimizers(found, saved, nullcontext)
-            found = inventory(found.nodes)
+            found = inventory(found.nodes, saved.paths)
         _compare(found, saved, compiled=compiled_now)
         _compare_shapes(found, saved)  # all of them before the first value is put into the caller's model
         _load_by_themselves(found.nodes, saved)
@@ -123,6 +123,10 @@ class _Saved:
             for tensor in self.manifest.tensors
             if tensor.name in self.views and tensor.name.startswith(("weights/", "state/", "optimizer/"))
         }
+
+    @cached_property
+    def paths(self) -> dict[str, str | None]:
+        return {name: tensor.variable for name, tensor in self.tensors.items()}
 
     @property
     def same_backend(self) -> bool:
@@ -191,7 +195,7 @@ def _build_and_fill(
     nodes = internals.walk(model)
     _freeze_layers(nodes, saved)
     _load_by_themselves(nodes, saved)
-    found = inventory(nodes)
+    found = inventory(nodes, saved.paths)
     # An optimizer counts its variables otherwise once it is built.
     first = {name for name in found.variables if not name.startswith("optimizer/")}
     _fill(found, saved, first)
@@ -200,7 +204,7 @@ def _build_and_fill(
         # Only now: under TensorFlow an optimizer knows variables by what their values are held in.
         slots = _build_optimizers(found, saved, scope)
         _build_metrics(model, saved)
-        found = inventory(nodes)
+        found = inventory(nodes, saved.paths)
         _fill(found, saved, found.variables.keys() - first)
         run_initializers(slots)
     _compare(found, saved, compiled=compile_config is not None)
@@ -405,7 +409,7 @@ def _fill(found: Inventory, saved: _Saved, names: Set[str]) -> None:
         if name not in names:
             continue
         variable = found.variables[name]
-        if same_release and name.startswith("weights/") and _own_name(tensor.variable) != _own_name(variable.path):
+        if same_release and name.startswith("weights/") and own_name(tensor.variable) != own_name(variable.path):
             raise NotFaithful(
                 f"{name} belongs to another variable than it was saved from",
                 found=variable.path,
@@ -413,10 +417,6 @@ def _fill(found: Inventory, saved: _Saved, names: Set[str]) -> None:
                 hint="was a custom class edited since? load it with the class as it was",
             )
         assign(variable, saved.array(name), exact=saved.same_backend, made_trainable=id(variable) in made_trainable)
-
-
-def _own_name(path: str | None) -> str:
-    return without_number((path or "").rpartition("/")[2])
 
 
 def _freeze_layers(nodes: list[tuple[str, internals.Node]], saved: _Saved) -> None:

@@ -59,15 +59,20 @@ class Inventory:
             self.variables[name] = variable
 
 
-def inventory(nodes: list[tuple[str, internals.Node]]) -> Inventory:
-    """Name every variable that ``nodes`` (of :func:`internals.walk`) lead to; each is named once."""
+def inventory(nodes: list[tuple[str, internals.Node]], saved: Mapping[str, str | None] | None = None) -> Inventory:
+    """Name every variable that ``nodes`` (of :func:`internals.walk`) lead to; each is named once.
+
+    ``saved`` are the paths of variables by the names they were stored under: a layer's own variables are then
+    numbered as they were. (A layer quantized in place has them in another order than one built quantized.)
+    """
     found = Inventory(nodes)
     for path, node in nodes:
         if internals.saves_itself(node):
             _add_saved_by_itself(found, path, node)
         elif not isinstance(node, keras.optimizers.Optimizer):
-            for index, variable in enumerate(internals.own_variables(node)):
-                found.add(f"{prefix(path, node)}/vars/{index}", variable)
+            root = f"{prefix(path, node)}/vars"
+            for index, variable in enumerate(_in_order(internals.own_variables(node), root, saved or {})):
+                found.add(f"{root}/{index}", variable)
     for path, node in nodes:
         if isinstance(node, keras.optimizers.Optimizer) and not internals.saves_itself(node):
             _add_slots(found, prefix(path, node), node)
@@ -80,6 +85,21 @@ def inventory(nodes: list[tuple[str, internals.Node]]) -> Inventory:
             for index, variable in enumerate(internals.compile_metrics(node)):
                 found.add(f"{compiled_prefix(path)}/{index}", variable)
     return found
+
+
+def _in_order(
+    variables: list[internals.Variable], root: str, saved: Mapping[str, str | None]
+) -> list[internals.Variable]:
+    """The variables in the order they were saved in, where their names tell."""
+    names = [own_name(saved.get(f"{root}/{index}")) for index in range(len(variables))]
+    by_name = {own_name(variable.path): variable for variable in variables}
+    told_apart = by_name.keys() == set(names) and len(by_name) == len(names)
+    return [by_name[name] for name in names] if told_apart else variables
+
+
+def own_name(path: str | None) -> str:
+    """The last part of a variable's path, without the number of an automatic name."""
+    return without_number((path or "").rpartition("/")[2])
 
 
 def prefix(path: str, node: internals.Node) -> str:
