@@ -20,6 +20,11 @@ import modelkeep as mk
 torch.set_num_threads(1)
 
 
+def tell(word: str, pid: int) -> None:
+    # In one write: a child may be killed between two, and leave half a line.
+    os.write(1, f"{word} {pid}\n".encode())
+
+
 def build() -> keras.Model:
     layers = [keras.Input((64,)), keras.layers.Dense(1024, name="wide"), keras.layers.Dense(8, name="head")]
     model = keras.Sequential(layers)
@@ -31,9 +36,9 @@ def build() -> keras.Model:
 def save(model: keras.Model, store: str, number: int) -> None:
     for variable in model.weights:
         variable.assign(np.full(variable.shape, number, "float32"))
-    print("saving", os.getpid(), flush=True)
+    tell("saving", os.getpid())
     mk.open(store).save(model, "m", metrics={"number": number}, golden=np.ones((2, 64), "float32"))
-    print("saved", os.getpid(), flush=True)
+    tell("saved", os.getpid())
 
 
 def main(store: str) -> None:
@@ -43,14 +48,14 @@ def main(store: str) -> None:
 
     keras.saving.serialize_keras_object(model)
 
-    print("ready", os.getpid(), flush=True)
+    tell("ready", os.getpid())
     for number, _ in enumerate(sys.stdin, 1):
         child = os.fork()
         if child == 0:
             save(model, store, number)
             os._exit(0)
         os.waitpid(child, 0)
-        print("done", child, flush=True)
+        tell("done", child)
 
 
 if __name__ == "__main__":
