@@ -84,15 +84,16 @@ def kept_in(folder: Path, objects: Mapping[str, object]) -> Kept:
     return Kept(manifest, Blobs(LocalStore(folder)), objects)
 
 
-def state(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
-    """A copy of every variable of a model, by the name it is stored under."""
-    found = inventory(internals.walk(model))
+def state(model: keras.Model, like: keras.Model | None = None) -> dict[str, np.ndarray[Any, Any]]:
+    """A copy of every variable of a model, by the name it is stored under; numbered as in another if given."""
+    names = {name: one.path for name, one in inventory(internals.walk(like)).variables.items()} if like else None
+    found = inventory(internals.walk(model), names)
     return {name: np.array(view(variable)) for name, variable in found.variables.items()}
 
 
 def assert_same_state(a: keras.Model, b: keras.Model) -> None:
     """The same variables, and every bit of them the same."""
-    left, right = state(a), state(b)
+    left, right = state(a), state(b, like=a)
     assert left.keys() == right.keys()
     assert [name for name in left if left[name].tobytes() != right[name].tobytes()] == []
 

@@ -360,6 +360,14 @@ def int4() -> keras.Model:
     return model
 
 
+@specimen(floats(8, 8), floats(8, 2), backends=("jax", "torch"))
+def float8() -> keras.Model:
+    """Quantized in place, its layers list their variables in another order than when they are built so."""
+    model = _for_quantizing()
+    model.quantize("float8")
+    return _compiled(model)
+
+
 @specimen(numbers(8, 6), floats(8, 2))
 def lora() -> keras.Model:
     model = keras.Sequential(

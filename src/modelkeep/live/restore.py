@@ -254,9 +254,16 @@ def _build_optimizers(found: Inventory, saved: _Saved, scope: Scope) -> list[int
         if missing:
             raise _mismatch(nodes, missing, [])
         with scope() as slots:
-            optimizer.build([found.variables[name] for name in names])
+            optimizer.build(_in_order_of(nodes[path.rpartition("/")[0]], [found.variables[name] for name in names]))
         made += list(slots or ())
     return made
+
+
+def _in_order_of(model: keras.Model, variables: list[internals.Variable]) -> list[internals.Variable]:
+    """The variables in the order the model lists them now, if it lists them all: JAX pairs them by place."""
+    wanted = {id(variable) for variable in variables}
+    listed = [variable for variable in model.trainable_variables if id(variable) in wanted]
+    return listed if len(listed) == len(variables) else variables
 
 
 def _build_metrics(model: keras.Model, saved: _Saved) -> None:
