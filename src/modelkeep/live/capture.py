@@ -15,6 +15,7 @@ import keras
 from modelkeep.errors import CannotRebuild, UsageError
 from modelkeep.live import compiled, custom_objects, internals, lambdas
 from modelkeep.live.allowlist import own_class
+from modelkeep.live.collector import undisturbed
 from modelkeep.live.configs import LAMBDA
 from modelkeep.live.portable import portable
 from modelkeep.live.signature import signature
@@ -52,6 +53,7 @@ class Captured:
     objects: dict[str, object] = field(default_factory=dict)
 
 
+@undisturbed()
 def capture(model: keras.Model, *, architecture: bool = True, allow_lambda: bool = False) -> Captured:
     """Everything of ``model`` that is to be stored; the model is not changed.
 
@@ -117,10 +119,11 @@ def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple
                 config = keras.saving.serialize_keras_object(model)
             compile_config = compiled.config(model)
         config.pop("compile_config", None)
-        text = json.dumps(_numbered([config, compile_config]))
+        text = json.dumps([config, compile_config])
     except (NotImplementedError, TypeError, ValueError) as error:
         raise _without_config(model, error) from error
-    config, compile_config = json.loads(text)
+    config, compile_config = configs = json.loads(text)
+    _make_general(configs, {})
     if LAMBDA not in text:
         return config, compile_config, ()
     config, in_config = lambdas.check_or_replace(config, allow_lambda=allow_lambda)
@@ -128,34 +131,27 @@ def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple
     return config, compile_config, (*in_config, *in_compile)
 
 
-def _numbered(configs: Any) -> Any:
-    """The configs with shared objects numbered from 1, not by memory address, and optimizers by their public names.
+def _make_general(value: Any, numbers: dict[Any, int]) -> None:
+    """Number shared objects from 1, not by memory address, and call optimizers by their public names; in place.
 
     Policies, initializers and their like are values: that two layers share one says nothing, and does not
     survive a round trip.
     """
-    numbers: dict[Any, int] = {}
-
-    def visit(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [visit(inner) for inner in value]
-        if not isinstance(value, dict):
-            return value
-        copy = {key: visit(inner) for key, inner in value.items() if key != _SHARED}
-        if _SHARED in value and not _is_value(value):
-            copy[_SHARED] = numbers.setdefault(value[_SHARED], len(numbers) + 1)
-        return _for_any_backend(copy)
-
-    return visit(configs)
+    if isinstance(value, dict):
+        identity = value.pop(_SHARED, None)
+        if identity is not None and not _is_value(value):
+            value[_SHARED] = numbers.setdefault(identity, len(numbers) + 1)
+        if str(value.get("module")).startswith("keras.src.backend."):
+            _name_publicly(value)
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, dict | list):
+            _make_general(inner, numbers)
 
 
-def _for_any_backend(node: dict[str, Any]) -> dict[str, Any]:
+def _name_publicly(node: dict[str, Any]) -> None:
     """An optimizer by its public name: under torch Keras makes a subclass that no other backend has."""
-    if not str(node.get("module")).startswith("keras.src.backend."):
-        return node
-    if own_class("keras.optimizers", str(node.get("class_name"))) is None:
-        return node
-    return {**node, "module": "keras.optimizers", "registered_name": None}
+    if own_class("keras.optimizers", str(node.get("class_name"))) is not None:
+        node |= {"module": "keras.optimizers", "registered_name": None}
 
 
 def _is_value(node: dict[str, Any]) -> bool:

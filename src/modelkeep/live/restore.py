@@ -42,6 +42,7 @@ from modelkeep.live.capture import (
     layer_names,
     optimizer_classes,
 )
+from modelkeep.live.collector import undisturbed
 from modelkeep.live.portable import readable
 from modelkeep.live.sources import is_user_code
 from modelkeep.live.tensors import Array, array
@@ -53,6 +54,7 @@ Views = Mapping[str, memoryview]
 Scope = Callable[[], AbstractContextManager[Any]]
 
 
+@undisturbed()
 def restore(
     manifest: Manifest,
     parts: Parts,
@@ -84,6 +86,7 @@ def restore(
     return model
 
 
+@undisturbed()
 def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: Views) -> None:
     """Give a model built by the caller a version's weights and state, and its optimizer's if it is compiled.
 
