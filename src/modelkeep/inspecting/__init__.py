@@ -1,0 +1,1 @@
+"""What is in any model file, told without running it."""

@@ -1,0 +1,1 @@
+"""From a model in memory to a foreign file: one module for each form."""
