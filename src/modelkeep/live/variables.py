@@ -299,7 +299,7 @@ def run_initializers(variables: Iterable[internals.Variable]) -> None:
 
 def _as_held(variable: internals.Variable, values: Array, *, exact: bool) -> Array:
     """The values in the dtype that this backend holds the variable in."""
-    held = numpy_dtype(_held_dtype(str(keras.backend.standardize_dtype(variable.dtype))))
+    held = numpy_dtype(held_dtype(variable))
     if values.dtype == held:
         return values
     wider = np.can_cast(values.dtype, held) or (values.dtype.kind in "iu" and held.kind in "iu")
@@ -318,7 +318,9 @@ def _same(a: Array, b: Array) -> bool:
     return bool(np.array_equal(a.astype(b.dtype), b, equal_nan=b.dtype.kind in "fc"))
 
 
-def _held_dtype(dtype: str) -> str:
+def held_dtype(variable: internals.Variable) -> str:
+    """The dtype that this backend holds a variable in, which may be another than was asked for."""
+    dtype = str(keras.backend.standardize_dtype(variable.dtype))
     backend = keras.backend.backend()
     if backend == "torch":  # it has no arithmetic for these, so Keras widens them
         return {"uint16": "int32", "uint32": "int64"}.get(dtype, dtype)
