@@ -32,6 +32,7 @@ class Member:
 
     name: str
     size: int  # bytes
+    read: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)  # where a model needs it: assets
 
 
 @dataclass(frozen=True, slots=True)
