@@ -34,8 +34,8 @@ class Limits:
     functions: int = 100_000
     constant: int = 256 * MIB  # bytes of one tensor inside a graph
     opcodes: int = 2_000_000  # of a pickle
-    seconds: int = 60  # of CPU for one file, and one more for each 100 MB of it
-    memory: int = GIB  # bytes, of the process that looks at the file
+    seconds: int = 8  # of CPU for one file, and one more for each 100 MB of it
+    memory: int = 768 * MIB  # bytes, of the process that looks at the file
 
     def check(self, limit: str, found: int, what: str) -> None:
         """Raise LimitExceeded, naming the limit, where ``found`` is more than the limit of that name."""
