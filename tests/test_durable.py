@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelkeep.errors import AlreadyExists, BlobMissing, StorageError, UsageError
-from modelkeep.formats.durable import new_file
+from modelkeep.formats import durable
+from modelkeep.formats.durable import new_file, new_folder
 
 
 def write(path, data=b"new", then=lambda: None, **options):
@@ -99,3 +100,60 @@ def test_a_folder_is_no_file_s_name():
 def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
     write(tmp_path / ("ü" * 127))
     assert os.listdir(tmp_path) == ["ü" * 127]
+
+
+def make(path, text="new", then=lambda: None, **options):
+    with new_folder(path, **options) as folder:
+        (folder / "variables").mkdir()
+        (folder / "variables" / "data").write_text(text)
+        then()
+
+
+def test_a_folder_is_there_when_the_block_has_ended_and_nothing_beside_it(tmp_path):
+    make(tmp_path / "model", then=lambda: (tmp_path / "model").exists() and pytest.fail("too early"))
+    assert (tmp_path / "model" / "variables" / "data").read_text() == "new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("in_steps", [False, True], ids=["at once", "in steps"])
+def test_a_folder_that_is_there_is_replaced_whole_and_only_where_that_loses_nothing_else(
+    tmp_path, monkeypatch, in_steps
+):
+    def no_such_call(*names):
+        raise OSError(errno.ENOSYS, "no such call")
+
+    if in_steps:
+        monkeypatch.setattr(durable, "rename_noreplace", no_such_call)
+        monkeypatch.setattr(durable, "rename_exchange", no_such_call)
+    path = tmp_path / "model"
+    make(path, "old")
+    with pytest.raises(AlreadyExists, match="overwrite"):
+        make(path)
+    with pytest.raises(UsageError, match="other things"):
+        make(path, overwrite=True)
+    make(path, overwrite=True, replaceable=lambda found: (found / "variables").is_dir())
+    assert (path / "variables" / "data").read_text() == "new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_folder_never_takes_a_files_place(tmp_path):
+    (tmp_path / "model").write_text("old")
+    with pytest.raises(UsageError, match="is a file"):
+        make(tmp_path / "model", overwrite=True, replaceable=lambda _: True)
+
+
+@pytest.mark.parametrize("error", [BlobMissing("gone"), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_no_folder(tmp_path, error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        make(tmp_path / "model", then=fail)
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_two_writers_of_a_folder_one_is_told_that_it_was_late(tmp_path):
+    path = tmp_path / "model"
+    with pytest.raises(AlreadyExists):
+        make(path, "late", then=lambda: make(path, "first"))
+    assert (path / "variables" / "data").read_text() == "first"

@@ -66,6 +66,7 @@ class Contents:
     optimizer: tuple[ForeignTensor, ...] = ()
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     members: tuple[Member, ...] = ()
+    pickles: tuple[Member, ...] = ()  # streams of pickle opcodes inside: to be looked through, never loaded
     details: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 

@@ -1,17 +1,20 @@
-"""A file of the user's, written whole and durably or not at all."""
+"""A file or folder of the user's, written whole and durably or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modelkeep.errors import AlreadyExists, ModelkeepError, StorageError, UsageError
+from modelkeep.storage.syscalls import rename_exchange, rename_noreplace
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK})  # FAT and exFAT have none
+_NO_SUCH_RENAME = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})  # other systems; network file systems
 
 
 @contextmanager
@@ -42,6 +45,91 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[int]:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+@contextmanager
+def new_folder(
+    path: Path, *, overwrite: bool = False, replaceable: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
+    """A new folder beside ``path``, which becomes ``path`` when the block ends without an error.
+
+    Until then ``path`` is what it was; afterwards all that was written survives a power cut. With
+    ``overwrite``, a folder that is there goes with all that is in it, so it must be empty or one that
+    ``replaceable`` knows as the like. Raises AlreadyExists, unless ``overwrite``, UsageError for a path without a
+    name, for a file that is there and for a folder of other things, and StorageError.
+    """
+    if not path.name:
+        raise UsageError("not a folder's name", found=repr(str(path)))
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        _check_replaceable(path, overwrite, replaceable)
+        temporary.mkdir(0o755)
+        yield temporary
+        _sync_below(temporary)
+        _publish_folder(temporary, path, overwrite=overwrite)
+        _sync_folder(path.parent)
+    except ModelkeepError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}", hint=_hint(error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, overwrite: bool, replaceable: Callable[[Path], bool]) -> None:
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise _exists(path)
+    if path.is_symlink() or not path.is_dir():
+        raise UsageError(f"{path} is a file, and a folder would take its place", hint="delete it first")
+    if any(path.iterdir()) and not replaceable(path):
+        raise UsageError(f"{path} holds other things, which would be lost", hint="name another folder")
+
+
+def _publish_folder(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename; a folder that is there changes names with the new one, which is then at the temporary's name."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if overwrite and path.is_dir():
+            rename_exchange(temporary.name, folder, path.name, folder)
+        else:
+            rename_noreplace(temporary.name, folder, path.name, folder)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        if error.errno not in _NO_SUCH_RENAME:
+            raise
+        _publish_in_steps(temporary, path, overwrite=overwrite)
+    finally:
+        os.close(folder)
+
+
+def _publish_in_steps(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    # An empty folder holds the name: a rename takes its place, and that of nothing else.
+    if overwrite and path.is_dir():
+        old = path.with_name(f"{temporary.name}.old")
+        path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old)
+        return
+    try:
+        path.mkdir()
+    except FileExistsError:
+        raise _exists(path) from None
+    temporary.rename(path)
+
+
+def _sync_below(folder: Path) -> None:
+    """Every file and folder below, and then the folder itself."""
+    for inner, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            fd = os.open(os.path.join(inner, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        _sync_folder(Path(inner))
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:

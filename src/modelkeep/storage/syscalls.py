@@ -18,7 +18,7 @@ _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # a model may be larger than this machine's memory
 _PRIVATE = mmap.MAP_PRIVATE | _MAP_NORESERVE
 _SYNC_FILE_RANGE_WRITE = 2
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 
 def private_memory(size: int) -> memoryview:
@@ -57,13 +57,22 @@ def start_write_back(fd: int, offset: int, length: int) -> None:
 
 def rename_noreplace(source: str, source_folder: int, target: str, target_folder: int) -> None:
     """Rename unless the target is there. Raises FileExistsError, OSError (ENOSYS where there is no such call)."""
+    _rename(source, source_folder, target, target_folder, _RENAME_NOREPLACE)
+
+
+def rename_exchange(one: str, one_folder: int, other: str, other_folder: int) -> None:
+    """Give each of two files or folders the other's name, at once. Raises OSError as :func:`rename_noreplace` does."""
+    _rename(one, one_folder, other, other_folder, _RENAME_EXCHANGE)
+
+
+def _rename(source: str, source_folder: int, target: str, target_folder: int, flags: int) -> None:
     libc = _libc()
     if not hasattr(libc, "renameat2"):
         raise _error(errno.ENOSYS)
     import ctypes
 
     names = os.fsencode(source), os.fsencode(target)
-    if libc.renameat2(source_folder, names[0], target_folder, names[1], _RENAME_NOREPLACE) != 0:
+    if libc.renameat2(source_folder, names[0], target_folder, names[1], flags) != 0:
         raise _error(ctypes.get_errno())
 
 
