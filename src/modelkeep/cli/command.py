@@ -22,9 +22,9 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 class Command(click.Command):
     """A command that tells what its ``--json`` prints: ``shape``, or a list of it."""
 
-    def __init__(self, name: str, *, example: str, shape: str, **settings: Any) -> None:
+    def __init__(self, name: str, *, example: str, shape: str, of_store: bool, **settings: Any) -> None:
         super().__init__(name, **settings, epilog=f"\b\nExample:\n  {example}")
-        self.params += [_store(), _json()]
+        self.params += [_store(), _json()] if of_store else [_json()]
         self.example = example
         self.shape = shape
 
@@ -40,16 +40,39 @@ def command(name: str, *, example: str, shape: str) -> Callable[[Callable[Concat
         @functools.wraps(function)
         def run(store: str | None, in_json: bool, *args: P.args, **kwargs: P.kwargs) -> int:
             import modelkeep
-            from modelkeep.cli import hush, progress, screen
+            from modelkeep.cli import hush, progress
 
             with hush.hushed(), progress.Bars() as bars:
                 answer = function(modelkeep.open(store, progress=bars), *args, **kwargs)
-            screen.show(answer, in_json=in_json)
-            return answer.exit_code
+            return _shown(answer, in_json=in_json)
 
-        return click.command(name, cls=Command, example=example, shape=shape)(run)
+        return click.command(name, cls=Command, example=example, shape=shape, of_store=True)(run)
 
     return decorate
+
+
+def file_command(name: str, *, example: str, shape: str) -> Callable[[Callable[P, Answer]], Command]:
+    """Make a function of files a command: it needs no store, and takes none. The rest as in :func:`command`."""
+
+    def decorate(function: Callable[P, Answer]) -> Command:
+        @functools.wraps(function)
+        def run(in_json: bool, *args: P.args, **kwargs: P.kwargs) -> int:
+            from modelkeep.cli import hush
+
+            with hush.hushed():
+                answer = function(*args, **kwargs)
+            return _shown(answer, in_json=in_json)
+
+        return click.command(name, cls=Command, example=example, shape=shape, of_store=False)(run)
+
+    return decorate
+
+
+def _shown(answer: Answer, *, in_json: bool) -> int:
+    from modelkeep.cli import screen
+
+    screen.show(answer, in_json=in_json)
+    return answer.exit_code
 
 
 def _store() -> click.Option:
