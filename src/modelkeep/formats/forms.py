@@ -113,3 +113,29 @@ def open_contents(path: Path, limits: Limits = DEFAULT, *, thorough: bool = Fals
     place = look(path)
     limits.check("file", place.size, f"{path.name} is too large")
     return recognise(place).read(place, limits, thorough)
+
+
+_TITLES = {
+    "bundle": "a bundle of modelkeep",
+    "keras": "a .keras file of Keras 3",
+    "h5": "an HDF5 file of a whole Keras model",
+    "weights_h5": "a .weights.h5 file of Keras 3",
+    "legacy_weights_h5": "an HDF5 file of weights, of Keras 1 or 2",
+    "safetensors": "a safetensors file",
+    "npz": "an .npz file of NumPy",
+    "npy": "an .npy file of NumPy",
+    "json": "an architecture as JSON",
+    "yaml": "an architecture as YAML",
+    "saved_model": "a SavedModel of TensorFlow",
+    "tf_checkpoint": "a checkpoint of TensorFlow",
+    "onnx": "an ONNX model",
+    "litert": "a LiteRT model (.tflite)",
+    "openvino": "an OpenVINO model",
+    "torch": "a file of PyTorch",
+    "pickle": "a pickle of Python",
+}
+
+
+def title_of(name: str) -> str:
+    """What people call a form: ``Contents.form`` in words."""
+    return _TITLES.get(name, name)
