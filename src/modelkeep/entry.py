@@ -111,7 +111,36 @@ class Delete(Action, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     version: str
 
 
-AnyAction = Publish | Refuse | Move | Attach | Annotate | Yank | Delete
+class TrustedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Whose signature counts: a public key, or an identity at an issuer; for which models, and how long.
+
+    ``id`` is the hexadecimal SHA-256 of ``pem``, or of issuer and identity (see :mod:`modelkeep.provenance`).
+    ``models`` are patterns of names; times are RFC 3339 in UTC.
+    """
+
+    id: str
+    name: str
+    pem: str | None = None
+    identity: str | None = None
+    issuer: str | None = None
+    models: tuple[str, ...] = ("*",)
+    not_before: str | None = None
+    not_after: str | None = None
+    revoked: bool = False
+
+
+class Policy(Action, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag="policy"):
+    """Aliases that fit the pattern ``aliases`` demand from now on that ``required`` of ``keys`` have signed.
+
+    It takes the place of an earlier one of the same pattern; with ``required`` 0 there is none any more.
+    """
+
+    aliases: str
+    keys: tuple[TrustedKey, ...] = ()
+    required: int = 1
+
+
+AnyAction = Publish | Refuse | Move | Attach | Annotate | Yank | Delete | Policy
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -140,7 +140,7 @@ class _Ledger:
 
 def _content(state: State) -> tuple[object, ...]:
     catalog = state.catalog
-    return state.pointings, state.live, state.stored, catalog.top, catalog.newest_by_kind, list(catalog)
+    return state.pointings, state.policies, state.live, state.stored, catalog.top, catalog.newest_by_kind, list(catalog)
 
 
 class _Contents:

@@ -7,7 +7,9 @@ an entry and for whoever reads one.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -19,6 +21,7 @@ from modelkeep.entry import (
     Delete,
     Entry,
     Move,
+    Policy,
     Publish,
     Refuse,
     Yank,
@@ -54,6 +57,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     time: str = ""  # of entry ``seq``
     catalog: Catalog = msgspec.field(default_factory=Catalog)
     pointings: dict[str, Pointing] = {}  # by alias, removed ones as well
+    policies: dict[str, Policy] = {}  # by pattern of aliases
     live: int = 0  # versions that are not deleted
     stored: int = 0  # bytes that their saves added
 
@@ -61,6 +65,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def aliases(self) -> dict[str, dict[str, float]]:
         """Every alias with its versions and their per cent."""
         return {alias: dict(p.targets) for alias, p in sorted(self.pointings.items()) if p.targets}
+
+    def policies_for(self, alias: str) -> tuple[Policy, ...]:
+        """Every policy that an alias is under."""
+        return tuple(policy for pattern, policy in self.policies.items() if fnmatchcase(alias, pattern))
 
     def live_record(self, version: str) -> VersionRecord:
         """The record of a version that is there. Raises VersionNotFound, InvalidRef."""
@@ -102,6 +110,8 @@ def check(state: State, action: AnyAction) -> None:
         case Attach():
             state.live_record(action.version)
             parse_digest(action.attachment.digest)
+        case Policy():
+            _check_policy(state, action)
         case Refuse():
             if not action.gates or all(gate.passed for gate in action.gates):
                 raise UsageError("a refusal needs a gate that did not pass")
@@ -125,6 +135,27 @@ def check_free(state: State, version: str) -> None:
         + ("was deleted, and a number is never used again" if there.deleted else "exists already"),
         hint=(f"the newest is {newest.version}; " if newest else "") + "give another number, or let bump= choose one",
     )
+
+
+_ALIASES = re.compile(r"[A-Za-z0-9._*?-]{1,64}")
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_policy(state: State, action: Policy) -> None:
+    name = f"{state.model}@{action.aliases}"
+    if not _ALIASES.fullmatch(action.aliases):
+        raise UsageError(
+            "not an alias, nor a pattern of aliases",
+            found=repr(action.aliases[:80]),
+            expected="such as production, or *",
+        )
+    if action.required == 0 and action.aliases not in state.policies:
+        raise AliasNotFound(f"{name} has no policy", expected=", ".join(state.policies) or None)
+    ids = {key.id for key in action.keys if _KEY_ID.fullmatch(key.id) and (key.pem is None) != (key.identity is None)}
+    if len(ids) != len(action.keys):
+        raise UsageError(f"the keys of a policy for {name} are not keys, or not different ones")
+    if not 0 <= action.required <= len(ids):
+        raise UsageError(f"a policy for {name} asks for {action.required} of {len(ids)} keys")
 
 
 _TARGETS = {"promote": (1, 1), "split": (1, math.inf), "rollback": (0, math.inf), "remove": (0, 0)}
@@ -198,7 +229,7 @@ def fold(state: State, data: bytes) -> State:
 def apply(state: State, entry: Entry, digest: str) -> State:
     """The state after an entry that fits."""
     catalog, live, stored = state.catalog, state.live, state.stored
-    pointings = state.pointings
+    pointings, policies = state.pointings, state.policies
     match entry.action:
         case Publish() as action:
             record = record_of(entry, action)
@@ -206,6 +237,9 @@ def apply(state: State, entry: Entry, digest: str) -> State:
         case Move() as action:
             pointing = Pointing(targets=action.targets, seq=entry.seq, beneath=action.beneath)
             pointings = {**pointings, action.alias: pointing}
+        case Policy() as action:
+            others = {pattern: policy for pattern, policy in policies.items() if pattern != action.aliases}
+            policies = {**others, action.aliases: action} if action.required else others
         case Refuse():
             pass
         case Attach() | Annotate() | Yank() | Delete() as action:
@@ -220,6 +254,7 @@ def apply(state: State, entry: Entry, digest: str) -> State:
         time=entry.time,
         catalog=catalog,
         pointings=pointings,
+        policies=policies,
         live=live,
         stored=stored,
     )

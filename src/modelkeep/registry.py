@@ -12,11 +12,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 
 from modelkeep.catalog import Attachment, VersionRecord, next_version, precedence
-from modelkeep.entry import Annotate, AnyAction, Attach, Delete, Entry, Move, Publish, Refuse, Yank, damaged, moment
+from modelkeep.entry import (
+    Annotate,
+    AnyAction,
+    Attach,
+    Delete,
+    Entry,
+    Move,
+    Policy,
+    Publish,
+    Refuse,
+    Yank,
+    damaged,
+    moment,
+)
 from modelkeep.errors import (
     AliasNotFound,
     BlobMissing,
@@ -52,6 +66,7 @@ if TYPE_CHECKING:
 
 Bump = Literal["major", "minor", "patch", "prerelease"]
 Moment = str | date | datetime
+Guard = Callable[["Registry", str, str, tuple[Policy, ...], VersionRecord], object]
 GRACE = timedelta(hours=24)  # younger blobs are not collected, since a save may be about to name them
 REFRESH_AFTER = 60.0  # seconds since a save last looked at its blobs; much less than any sensible grace
 
@@ -85,7 +100,11 @@ class ModelSummary:
 
 
 class Registry:
-    """The names in a store. Safe to use from many threads, processes and machines at once."""
+    """The names in a store. Safe to use from many threads, processes and machines at once.
+
+    ``guard(registry, model, alias, policies, record)`` raises GateRefused where a version does not meet the
+    policies that an alias is under; without one, whatever is under a policy is refused.
+    """
 
     def __init__(
         self,
@@ -93,8 +112,10 @@ class Registry:
         *,
         actor: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        guard: Guard | None = None,
     ) -> None:
         self.store = store
+        self._guard = guard or _refuse_unguarded
         self.ledgers = Ledgers(store, actor=actor, clock=clock)
 
     @cached_property
@@ -299,7 +320,7 @@ class Registry:
         entries = list(self.ledgers.entries(model))
         if alias is None:
             return entries
-        found = [entry for entry in entries if isinstance(entry.action, Move | Refuse) and entry.action.alias == alias]
+        found = [entry for entry in entries if _is_about(alias, entry.action)]
         if not found:
             raise AliasNotFound(f"{model} never had an alias {alias!r}", hint=f"see: modelkeep show {model}")
         return found
@@ -316,9 +337,9 @@ class Registry:
     ) -> Entry:
         """Point an alias at the version a ref selects now; the entry that does, or did so already.
 
-        ``judge`` may raise GateRefused: then that is recorded, the alias stays, and the error goes on.
-        Raises what :meth:`resolve` raises, Conflict where the version is yanked or where somebody else moved
-        the alias since this call looked.
+        ``judge`` and the alias' policies may raise GateRefused: then that is recorded, the alias stays, and the
+        error goes on. Raises what :meth:`resolve` raises, Conflict where the version is yanked or where somebody
+        else moved the alias since this call looked.
         """
         ref = ref if isinstance(ref, Ref) else parse_ref(ref)
         alias_name(alias)  # before anything is judged, or recorded as refused
@@ -335,7 +356,7 @@ class Registry:
     def split(self, model: str, alias: str, weights: Mapping[str, float], *, reason: str | None = None) -> Entry:
         """Share an alias' traffic between versions, by whole version numbers, in per cent that add up to 100.
 
-        Raises UsageError for other weights, VersionNotFound, Conflict as :meth:`promote`.
+        Raises UsageError for other weights, VersionNotFound, Conflict and GateRefused as :meth:`promote`.
         """
         shares = {str(parse_version(version)): _share(weight) for version, weight in weights.items()}
         check_weights(shares)
@@ -347,7 +368,8 @@ class Registry:
         A time without the alias is passed over: a rollback never takes it away.
 
         Raises AliasNotFound; Conflict where there is nothing further back, where a version back there was
-        deleted or yanked, or where somebody else moved the alias since this call looked.
+        deleted or yanked, or where somebody else moved the alias since this call looked; GateRefused where
+        a version back there does not meet a policy of the alias.
         """
         state = self.ledgers.state(model)
         now = state.pointings.get(alias_name(alias)) or state.pointing(alias)
@@ -382,6 +404,7 @@ class Registry:
     ) -> Entry:
         now = state.pointings.get(alias_name(alias))
         if now is not None and now.targets == targets:
+            self._demand(state, alias, targets)
             return self.ledgers.entry(state.model, now.seq)  # a second move would make a rollback go nowhere
         return self._move(state, alias, kind, targets, now.seq if now else None, reason)
 
@@ -403,9 +426,31 @@ class Registry:
                     f"somebody else moved {state.model}@{alias} at this moment; this {kind} did nothing",
                     hint=f"look again: modelkeep history {state.model}@{alias}",
                 )
+            self._demand(state, alias, targets)
             return action
 
         return self.ledgers.append(seen.model, decide, reason=reason)
+
+    def _demand(self, state: State, alias: str, targets: Mapping[str, float]) -> None:
+        """Raise GateRefused, and record it, unless every version meets the policies that the alias is under."""
+        policies = state.policies_for(alias)
+        for version in targets if policies else ():
+            try:
+                self._guard(self, state.model, alias, policies, state.live_record(version))
+            except GateRefused as error:
+                self.refuse(state.model, error.report, version=version, alias=alias)
+                raise
+
+    def policies(self, model: str) -> dict[str, Policy]:
+        """The policies of a model by the pattern of aliases they are for. Raises ModelNotFound, LedgerDamaged."""
+        return dict(self.ledgers.state(model_name(model)).policies)
+
+    def set_policy(self, model: str, policy: Policy, *, reason: str | None = None) -> Entry:
+        """Demand signatures from now on, or (``required`` 0) no longer; aliases stay where they point.
+
+        Raises UsageError for keys that are none, AliasNotFound where there is no policy to take away.
+        """
+        return self.ledgers.append(model_name(model), lambda _: policy, reason=reason)
 
     # --- saying more of a version
 
@@ -455,6 +500,18 @@ class Registry:
 
     def _about(self, at: Resolved, action: AnyAction, reason: str | None) -> Entry:
         return self.ledgers.append(at.model, lambda _: action, reason=reason)
+
+
+def _is_about(alias: str, action: AnyAction) -> bool:
+    if isinstance(action, Policy):
+        return fnmatchcase(alias, action.aliases)
+    return isinstance(action, Move | Refuse) and action.alias == alias
+
+
+def _refuse_unguarded(registry: Registry, model: str, alias: str, *_: object) -> NoReturn:
+    raise GateRefused(
+        f"{model}@{alias} demands signatures, and nothing here can check them", hint="use modelkeep.open(…), which does"
+    )
 
 
 def _share(weight: float) -> float:

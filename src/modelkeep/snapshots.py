@@ -18,7 +18,7 @@ from functools import cache
 import msgspec
 
 from modelkeep.catalog import Bounds, Catalog, Page, VersionRecord, precedence
-from modelkeep.entry import seal, unseal
+from modelkeep.entry import Policy, seal, unseal
 from modelkeep.errors import IntegrityError, ModelkeepError, NotFound, ObjectExists, StorageError
 from modelkeep.ledger import Pointing, State
 from modelkeep.storage.hashing import digest_of
@@ -39,6 +39,7 @@ class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     head: str
     time: str
     pointings: dict[str, Pointing] = {}
+    policies: dict[str, Policy] = {}
     live: int = 0
     stored: int = 0
     top: str | None = None
@@ -109,6 +110,7 @@ class Snapshots:
             head=root.head,
             time=root.time,
             pointings=root.pointings,
+            policies=root.policies,
             live=root.live,
             stored=root.stored,
             catalog=Catalog(
@@ -149,6 +151,7 @@ class Snapshots:
                 head=state.head,
                 time=state.time,
                 pointings=state.pointings,
+                policies=state.policies,
                 live=state.live,
                 stored=state.stored,
                 top=catalog.top,

@@ -105,7 +105,7 @@ class Entry(Shape):
     time: Annotated[str, says("RFC 3339, UTC")]
     actor: str
     reason: str | None
-    action: Annotated[dict[str, Any], says("`do` is publish, refuse, move, attach, annotate, yank or delete")]
+    action: Annotated[dict[str, Any], says("`do` is publish, refuse, move, attach, annotate, yank, delete or policy")]
 
     @classmethod
     def of(cls, entry: LedgerEntry) -> Entry:

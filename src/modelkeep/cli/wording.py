@@ -62,7 +62,7 @@ def version_table(versions: Iterable[Version], *, name: Callable[[Version], str]
 
 def event(action: AnyAction) -> str:
     """What happened, in a line: ``production → 1.1.0 (was 1.0.0)``."""
-    from modelkeep.entry import Annotate, Attach, Delete, Move, Publish, Refuse, Yank
+    from modelkeep.entry import Annotate, Attach, Delete, Move, Policy, Publish, Refuse, Yank
 
     match action:
         case Publish():
@@ -83,3 +83,7 @@ def event(action: AnyAction) -> str:
             return f"{'unyank' if action.undo else 'yank'} {action.version}"
         case Delete():
             return f"delete {action.version}"
+        case Policy(required=0):
+            return f"policy {action.aliases} → none"
+        case Policy():
+            return f"policy {action.aliases} → signed by {action.required} of {', '.join(k.name for k in action.keys)}"
