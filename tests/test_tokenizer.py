@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkeep.errors import LimitExceeded, MissingExtra, UsageError
-from modelkeep.pipeline import Tokenizer, strict_json, tokenizer
+from modelkeep.pipeline import Tokenizer, tokenizer
 
 # Few letters, so that words repeat; and the ones that text handling trips over: dotted capital I, sharp s,
 # final sigma, a ligature, combining marks, joiners, odd spaces, an emoji, a lone surrogate.
@@ -246,33 +246,3 @@ def test_json_that_is_too_deep_or_too_long_is_refused_unread(monkeypatch):
     monkeypatch.setattr(tokenizer, "MAX_JSON", 10)
     with pytest.raises(LimitExceeded):
         Tokenizer.from_json(fitted_json())
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    )
-)
-def test_plain_json_values_come_back_as_they_were(value):
-    strict_json.check_plain(value)
-    assert strict_json.parse(json.dumps(value), what="it", limit=10**6) == value
-
-
-@pytest.mark.parametrize("value", [{1: "a"}, [b"x"], {"a": {"b": float("nan")}}, (object(),), [float("inf")]])
-def test_values_that_json_would_change_are_refused_with_the_place(value):
-    with pytest.raises(UsageError, match=r" at \$"):
-        strict_json.check_plain(value)
-
-
-def test_a_value_that_holds_itself_is_refused():
-    value: list[Any] = []
-    value.append(value)
-    with pytest.raises(LimitExceeded, match="nested too deeply"):
-        strict_json.check_plain(value)
-
-
-@pytest.mark.parametrize("text", ["1e999", "NaN", "-Infinity", '{"a": 1, "a": 1}', "[1,]", '"\n"'])
-def test_json_outside_the_standard_is_refused(text):
-    with pytest.raises(UsageError, match="is not valid JSON"):
-        strict_json.parse(text, what="it", limit=100)

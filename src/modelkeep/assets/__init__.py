@@ -33,8 +33,9 @@ from modelkeep.assets.hf_tokenizer import HuggingFaceTokenizer
 from modelkeep.assets.keras_tokenizer import KerasTokenizer
 from modelkeep.assets.values import MAX_VALUE, Json, Text
 from modelkeep.errors import FormatTooNew, UnsafeContent, UsageError
+from modelkeep.formats import strict_json
 from modelkeep.manifest import Asset, Tensor
-from modelkeep.pipeline import Tokenizer, strict_json
+from modelkeep.pipeline import Tokenizer
 
 __all__ = ["Codec", "File", "Packed", "Stored", "from_file", "pack", "unpack"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from modelkeep.assets.codec import Packed, Stored, one_part
 from modelkeep.errors import LimitExceeded, UsageError
+from modelkeep.formats import strict_json
 from modelkeep.manifest import canonical_json
-from modelkeep.pipeline import strict_json
 
 MAX_VALUE = 512 * 2**20  # bytes
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import msgspec
 
 from modelkeep.errors import FormatTooNew, LimitExceeded, ModelkeepError, UsageError
+from modelkeep.formats import strict_json
 from modelkeep.manifest import canonical_json
-from modelkeep.pipeline import strict_json
 from modelkeep.pipeline.steps import Custom, InputStep, OutputStep, Step, numbers, require
 from modelkeep.pipeline.tokenizer import Tokenizer
 

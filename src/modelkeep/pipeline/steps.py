@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import msgspec
 
 from modelkeep.errors import MissingCustomObjects, UsageError
-from modelkeep.pipeline import strict_json
+from modelkeep.formats import strict_json
 from modelkeep.pipeline.padding import pad_sequences
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelkeep.errors import MissingExtra, UsageError
-from modelkeep.pipeline import strict_json
+from modelkeep.formats import strict_json
 
 if TYPE_CHECKING:
     import numpy as np
