@@ -44,6 +44,7 @@ class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     tags: tuple[str, ...] = ()
     note: str | None = None
     parent: str | None = None
+    allowed: tuple[str, ...] = ()  # rules of the scan that the file it came from was let break
     backend: str | None = None
     keras: str | None = None
 

@@ -55,6 +55,7 @@ class Publish(
             tags=manifest.tags,
             note=manifest.note,
             parent=manifest.lineage.parent,
+            allowed=manifest.lineage.allowed,
             backend=environment.backend if environment else None,
             keras=environment.packages.get("keras") if environment else None,
         )

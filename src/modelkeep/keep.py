@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.catalog import VersionRecord
-from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, MissingExtra, NotFound, UsageError
+from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UsageError
+from modelkeep.files import keras_at_hand
+from modelkeep.formats.limits import DEFAULT, Limits
 from modelkeep.manifest import json_value
 from modelkeep.refs import ByAlias, Exact, Newest, Ref, model_name, parse_ref
 from modelkeep.registry import GRACE, Bump, ModelSummary, Moment, Registry, largest_share
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from modelkeep.gates import Gate
     from modelkeep.gc import Swept
     from modelkeep.live.loading import Loaded
+    from modelkeep.live.opening import Opened
     from modelkeep.manifest import Lineage, Manifest, Piece
     from modelkeep.pipeline import Pipeline
     from modelkeep.report import Diff, Finding, Report
@@ -90,6 +92,7 @@ class Keep:
         gates: Sequence[Gate] = (),
         parent: str | None = None,
         data_digest: str | None = None,
+        source: Opened | None = None,
         architecture: bool = True,
         allow_lambda: bool = False,
         allow_non_finite: Sequence[str] = (),
@@ -101,13 +104,13 @@ class Keep:
         The number is ``version``, or the newest one bumped (``minor`` unless told otherwise; the first is
         1.0.0). ``golden`` are example inputs: of the network, or raw ones of the ``pipeline``; without them a
         few are made up from the model's signature. ``gates`` are conditions to meet, expressions or functions of
-        the loaded model. ``parent`` is the ref it was trained on from. ``architecture=False`` keeps weights
-        alone; ``allow_lambda`` and ``allow_non_finite`` (names of weights) let pass what is refused otherwise;
+        the loaded model. ``parent`` is the ref it was trained on from, ``source`` the file it was opened from
+        (what ``mk.load`` gave); the lineage tells of both. ``architecture=False`` keeps weights alone; ``allow_lambda`` and ``allow_non_finite`` (names of weights) let pass what is refused otherwise;
         ``check=False`` skips the rebuilding.
 
         Raises GateRefused, VersionExists, CannotRebuild, NotFaithful, UnsafeContent, UsageError, StorageError.
         """
-        with _keras_at_hand():
+        with keras_at_hand():
             from modelkeep.live import saving
 
         name = model_name(name)
@@ -119,7 +122,8 @@ class Keep:
             assets=_assets(assets),
             pipeline=pipeline,
             golden=golden,
-            lineage=self._lineage(parent, data_digest),
+            lineage=self._lineage(parent, data_digest, source),
+            found=() if source is None else source.findings,
         )
         terms = saving.Terms(
             architecture=architecture,
@@ -149,29 +153,55 @@ class Keep:
         path: str | os.PathLike[str],
         name: str | None = None,
         *,
+        architecture: str | os.PathLike[str] | keras.Model | None = None,
         custom_objects: CustomObjects | None = None,
         trust: Sequence[str] = (),
+        skip: Sequence[str] = (),
+        allow: Sequence[str] = (),
+        limits: Limits = DEFAULT,
         **options: Any,
     ) -> Version:
-        """Publish a file as a version: a bundle, or a ``.keras`` file of Keras 3.
+        """Publish a file or folder as a version: a bundle, or a model file of any form that :func:`modelkeep.load` opens.
 
-        A bundle is checked to the last byte and keeps its name, number and digest; it takes no other
-        arguments than ``reason``. A ``.keras`` file needs a ``name`` and takes whatever :meth:`save` takes;
-        ``custom_objects`` and ``trust`` are as for :meth:`load`. Raises UnsafeContent for a file that would
-        run code, IntegrityError for a damaged one, and what :meth:`save` raises.
+        It is scanned first. A bundle is checked to the last byte and keeps its name, number and digest; it takes no
+        other arguments than ``allow``, ``limits`` and ``reason``. Any other file needs a ``name`` and takes whatever
+        :meth:`save` takes, or :meth:`save` of a servable version where it holds no Keras model (ONNX, LiteRT,
+        OpenVINO, a SavedModel that only serves). Weights alone need an ``architecture``: a ref, a file or a model.
+        The rest is as for :func:`modelkeep.load`.
+
+        Raises what :func:`modelkeep.load` and :meth:`save` raise.
         """
         path = Path(path)
         if _is_bundle(path):
-            return self._add_bundle(path, name, **options)
-        with _keras_at_hand():
-            from modelkeep.live import keras_file
+            from modelkeep.safety.scanning import scan
 
+            scan(path, limits=limits, allow=allow).raise_for_failures()
+            return self._add_bundle(path, name, **options)
         if name is None:
             raise UsageError(
                 f"{path.name} does not say what the model is called", hint="give a name: keep.add(path, name)"
             )
-        model = keras_file.load(path, custom_objects=custom_objects, trust=trust)
-        return self.save(model, name, **options)
+        with keras_at_hand():
+            from modelkeep.live import opening
+
+        opened = opening.open_file(
+            path,
+            architecture=self._architecture(architecture),
+            custom_objects=custom_objects,
+            trust=trust,
+            skip=skip,
+            allow=allow,
+            limits=limits,
+        )
+        if opened.network is None:
+            return self._add_servable(opened, name, **options)
+        return self.save(opened.network, name, source=opened, **options)
+
+    def _architecture(self, given: Any) -> Any:
+        """A file or a model as it is; a ref as the model it names."""
+        if isinstance(given, str) and not Path(given).exists():
+            return self.load(given, compile=True).model
+        return given
 
     def _add_bundle(self, path: Path, name: str | None, *, reason: str | None = None, **options: Any) -> Version:
         from modelkeep.formats import bundle
@@ -215,7 +245,7 @@ class Keep:
 
         Raises NotFound's kin, IntegrityError, MissingCustomObjects, CannotLoad, UnsafeContent.
         """
-        with _keras_at_hand():
+        with keras_at_hand():
             from modelkeep.live import loading
 
         manifest = self.resolve(ref, at=at).manifest
@@ -331,7 +361,7 @@ class Keep:
             progress=self._progress,
         )
         if live and report.ok:
-            with _keras_at_hand():
+            with keras_at_hand():
                 from modelkeep.live import verifying
 
             live_findings = verifying.verify(
@@ -442,7 +472,7 @@ class Keep:
 
     # --- what the verbs share
 
-    def _lineage(self, parent: str | None, data_digest: str | None) -> Lineage:
+    def _lineage(self, parent: str | None, data_digest: str | None, source: Opened | None) -> Lineage:
         from modelkeep import gitinfo
         from modelkeep.manifest import Lineage
 
@@ -452,6 +482,9 @@ class Keep:
             data_digest=data_digest,
             git_commit=None if git is None else git.commit,
             git_dirty=None if git is None else git.dirty,
+            source=None if source is None else source.name,
+            upgrades=() if source is None else source.upgrades,
+            allowed=() if source is None else source.allowed,
         )
 
     def _full_name(self, ref: str) -> str:
@@ -499,18 +532,6 @@ class Keep:
         except ImportError:
             return None
         return partial(distance, self._registry.blobs)
-
-
-@contextmanager
-def _keras_at_hand() -> Iterator[None]:
-    """Where Keras or its backend is not installed, name the line that installs them."""
-    try:
-        yield
-    except ImportError as error:
-        raise MissingExtra(
-            f"a model needs Keras and a backend ({error})",
-            hint="pip install 'modelkeep[tensorflow]', or [jax] or [torch]; KERAS_BACKEND=jax, or torch, chooses it",
-        ) from error
 
 
 def _values(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,7 +166,9 @@ class Lineage(_Record, frozen=True, kw_only=True):
     data_digest: str | None = None
     git_commit: str | None = None
     git_dirty: bool | None = None
-    source: str | None = None  # the foreign file it was added from, by name and digest
+    source: str | None = None  # the foreign file it was added from: its name, form, writer and digest
+    upgrades: tuple[str, ...] = ()  # what was made new in the config of an old file
+    allowed: tuple[str, ...] = ()  # the rules of the scan that the file broke, and was let break by name
 
 
 class GateResult(_Record, frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ class Facts:
     pipeline: Pipeline | None = None
     golden: Any = None
     lineage: Lineage = field(default_factory=Lineage)
+    found: Sequence[Finding] = ()  # on the way from the file that the model was read from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,7 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
         assets=tuple(asset.asset for asset in packed),
         pipeline=None if facts.pipeline is None else PIPELINE,
         custom_objects=captured.custom_objects,
-        notices=_notices(found),
+        notices=_notices((*facts.found, *found)),
     )
     # Metrics and metadata without a JSON form, or too large, are refused here, before anything is written.
     canonical_json(manifest)
