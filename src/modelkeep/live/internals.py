@@ -65,14 +65,34 @@ def walk(root: Node) -> list[tuple[str, Node]]:
         elif id(child) not in seen:
             seen.add(id(child))
             kept.append(child)
-            names: dict[str, int] = {}
-            for item in child.values() if isinstance(child, dict) else child:  # type: ignore[attr-defined]
-                if isinstance(item, _WITH_CHILDREN):
-                    descend(f"{path}/{_unique(_name_in_container(item), names)}", item)
+            for name, item in _items(child):
+                descend(f"{path}/{name}", item)
 
     kept: list[object] = []  # containers that properties make on the spot must not give their id to the next
     visit("", root)
     return found
+
+
+def at_path(root: Node, path: str) -> Node | None:
+    """What a path of Keras' files leads to; None where it leads nowhere.
+
+    One object can be reached by several paths. Which of them a file has depends on the order in which the release
+    that wrote it walked; :func:`walk` gives one.
+    """
+    here: object = root
+    for name in filter(None, path.split("/")):
+        children = _children(here) if isinstance(here, KerasSaveable) else _items(here)
+        here = next((child for key, child in children if key == name), None)
+        if here is None:
+            return None
+    return here if isinstance(here, KerasSaveable) else None
+
+
+def _items(container: Any) -> Iterator[tuple[str, object]]:
+    names: dict[str, int] = {}
+    for item in container.values() if isinstance(container, dict) else container:
+        if isinstance(item, _WITH_CHILDREN):
+            yield _unique(_name_in_container(item), names), item
 
 
 _WITH_CHILDREN = (KerasSaveable, list, tuple, dict)
@@ -286,6 +306,34 @@ def saves_itself(node: Node) -> bool:
 def _is_keras(node: Node, method: str) -> bool:
     function = getattr(type(node), method, None)
     return function is None or function.__module__.startswith("keras.")
+
+
+def saved_variables(node: Node) -> dict[str, Variable] | None:
+    """The variables that Keras' files hold of a node, by the keys they have there; None where it writes other things.
+
+    The product of LoRA's matrices is written as part of the kernel; here it is the kernel alone.
+    """
+    if not isinstance(node, keras.Layer):
+        return {str(index): variable for index, variable in enumerate(own_variables(node))}
+    lora = getattr(node, "lora_enabled", False)
+    store: dict[str, Any] = {}
+    try:
+        if lora:
+            node.lora_enabled = False
+        node.save_own_variables(store)
+    finally:
+        if lora:
+            node.lora_enabled = True
+    return store if all(isinstance(value, KerasVariable) for value in store.values()) else None
+
+
+def lora_variables(node: Node) -> list[Variable]:
+    """The matrices of a layer with LoRA, which Keras' files do not hold apart from the kernel."""
+    if not getattr(node, "lora_enabled", False):
+        return []
+    return [
+        value for name, value in attributes(node).items() if name.startswith("lora_") and isinstance(value, KerasVariable)
+    ]
 
 
 def has_own_compile(model: Node) -> bool:

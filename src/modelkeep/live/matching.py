@@ -81,7 +81,7 @@ class _Plan:
             text = f"{_form(tensor.shape, tensor.dtype)} has no variable in the model"
             yield Finding("weights-unused", severity, text, tensor.name, _details(tensor=tensor))
         for entry in self.skip:
-            if not any(_is_part(entry, name) for name in self._names()):
+            if not any(is_part(entry, name) for name in self._names()):
                 yield Finding("weights-skip", Severity.WARNING, "skip names nothing of file or model", entry)
 
     def _summary(self) -> Finding:
@@ -118,7 +118,7 @@ class _Plan:
         return named | {_owner(variable) for variable in self.missing if self._is_named(variable.path)}
 
     def _is_named(self, name: str) -> bool:
-        return any(_is_part(entry, name) for entry in self.skip)
+        return any(is_part(entry, name) for entry in self.skip)
 
     def _names(self) -> Iterator[str]:
         for variable, tensor in self.pairs:
@@ -127,7 +127,8 @@ class _Plan:
         yield from (tensor.name for tensor in self.unused)
 
 
-def _is_part(entry: str, name: str) -> bool:
+def is_part(entry: str, name: str) -> bool:
+    """Whether an entry of ``skip`` is a name or whole parts of it."""
     return f"/{entry.strip('/')}/" in f"/{name}/"
 
 
