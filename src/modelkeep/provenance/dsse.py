@@ -6,6 +6,8 @@ https://docs.sigstore.dev/about/bundle/ (v0.3, JSON); OMS https://github.com/oss
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -58,6 +60,11 @@ class Bundle(msgspec.Struct, rename="camel"):
     def hint(self) -> str:
         """The id of the key that is said to have signed; empty where none is named."""
         return self.verification_material.public_key.hint if self.verification_material.public_key else ""
+
+    @property
+    def key_id(self) -> str:
+        """What the signature is kept under: the key's id, as far as it is named, else its own digest."""
+        return self.hint if re.fullmatch("[0-9a-f]{64}", self.hint) else hashlib.sha256(self.signature).hexdigest()
 
     @property
     def keyless(self) -> bool:

@@ -119,8 +119,10 @@ def files_of(statement: Statement) -> dict[str, str]:
         raise UnsafeContent("a signature of pieces of files", found=signed.serialization.method, expected="files")
     if len(files) != len(signed.resources):
         raise UnsafeContent("a signature names a file twice")
-    if other := {each.algorithm for each in signed.resources} - set(HASHES):
-        raise UnsafeContent("a signature by another hash", found=", ".join(sorted(other)), expected=" or ".join(HASHES))
+    algorithms = {each.algorithm for each in signed.resources}
+    if len(algorithms) != 1 or not algorithms <= set(HASHES):
+        found = ", ".join(sorted(algorithms)) or "no file"
+        raise UnsafeContent("a signature by other hashes", found=found, expected=f"either {' or '.join(HASHES)}")
     if any(len(digest.partition(":")[2]) != 64 for digest in files.values()):
         raise UnsafeContent("a signature by digests of another length")
     if statement.subject[0].digest.get("sha256") != _root([each.name for each in signed.resources], files):

@@ -59,8 +59,8 @@ def read(path: Path) -> tuple[TrustedKey, ...]:
         found = _from_json(path)
     if not 0 < len(found) <= MAX_KEYS:
         raise UsageError(f"{path} names {len(found)} keys", expected=f"1 to {MAX_KEYS}")
-    if len({key.id for key in found}) < len(found):
-        raise UsageError(f"{path} names a key twice")
+    if any(len({getattr(key, each) for key in found}) < len(found) for each in ("id", "name")):
+        raise UsageError(f"{path} names a key twice, or two keys alike")
     return found
 
 
