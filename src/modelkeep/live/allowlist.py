@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from modelkeep.errors import UnsafeContent
+from modelkeep.live import legacy_functions
 from modelkeep.live.configs import FUNCTION, VALUES, Place, is_code, walk
 
 # Kind → the class that all of that kind extend, the more special first.
@@ -66,7 +67,12 @@ def own_class(module: str | None, name: str) -> type | None:
 
 
 def own_function(module: str | None, name: str) -> Callable[..., Any] | None:
-    """Keras' own function that a config means by that name; ``builtins`` is the module Keras writes for all of them."""
+    """Keras' own function that a config means by that name; ``builtins`` is the module Keras writes for all of them.
+
+    What modelkeep keeps of older Keras counts as Keras' own.
+    """
+    if name in legacy_functions.OWN:
+        return legacy_functions.OWN[name]
     if name in _BUILDERS:
         return None
     places = [f"keras.{place}" for place in _BUILTIN_FUNCTIONS] if module == "builtins" else [module]

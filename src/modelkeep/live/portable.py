@@ -55,7 +55,7 @@ def readable(config: Any, less: Any, objects: Mapping[str, object]) -> Any:
         if key not in less:  # a default, of a class that does not know it or is not known
             copy[key] = value
         elif key == "config" and cls is not None:
-            wanted = {name: inner for name, inner in value.items() if name in less[key] or name in _known(cls)}
+            wanted = {name: inner for name, inner in value.items() if name in less[key] or name in known_arguments(cls)}
             copy[key] = readable(wanted, less[key], objects)
         else:
             copy[key] = readable(value, less[key], objects)
@@ -85,7 +85,8 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 @cache
-def _known(cls: type) -> frozenset[str]:
+def known_arguments(cls: type) -> frozenset[str]:
+    """The names of all arguments that the constructor of a class takes here."""
     return frozenset(parameter.name for _, parameter in _parameters(cls))
 
 
