@@ -276,10 +276,10 @@ def test_a_custom_layer_comes_back_with_its_class_and_its_absence_is_explained(k
 
 def test_a_bundle_carries_a_version_to_another_store_unchanged(keep, trained, tmp_path):
     version = keep.save(trained, "m", golden=X[:2])
-    path = keep.export("m", to=tmp_path / "m.zip")
+    path = keep.export("m", to=tmp_path / "m.zip").path
     other = mk.open(tmp_path / "other")
     assert other.add(path).digest == version.digest
-    assert path.read_bytes() == other.export("m", to=tmp_path / "again.zip").read_bytes()
+    assert path.read_bytes() == other.export("m", to=tmp_path / "again.zip").path.read_bytes()
     with pytest.raises(VersionExists):
         other.add(path)
     with pytest.raises(AlreadyExists):
@@ -288,7 +288,7 @@ def test_a_bundle_carries_a_version_to_another_store_unchanged(keep, trained, tm
 
 def test_a_bundle_takes_no_arrays_beside_it(keep, trained, tmp_path):
     keep.save(trained, "m")
-    path = keep.export("m", to=tmp_path / "m.zip")
+    path = keep.export("m", to=tmp_path / "m.zip").path
     with pytest.raises(UsageError, match="so it takes no golden"):
         mk.open(tmp_path / "other").add(path, golden=X)
 

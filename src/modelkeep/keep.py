@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,15 @@ CustomObjects = Mapping[str, Any] | Iterable[Any]
 DEFAULT_STORE = "models"
 STORE_VARIABLE = "MODELKEEP_STORE"
 _NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A version in another form: where it lies, and what its replay showed."""
+
+    path: Path
+    form: str
+    report: Report
 
 
 def open(
@@ -105,7 +115,8 @@ class Keep:
         1.0.0). ``golden`` are example inputs: of the network, or raw ones of the ``pipeline``; without them a
         few are made up from the model's signature. ``gates`` are conditions to meet, expressions or functions of
         the loaded model. ``parent`` is the ref it was trained on from, ``source`` the file it was opened from
-        (what ``mk.load`` gave); the lineage tells of both. ``architecture=False`` keeps weights alone; ``allow_lambda`` and ``allow_non_finite`` (names of weights) let pass what is refused otherwise;
+        (what ``mk.load`` gave); the lineage tells of both. ``architecture=False`` keeps weights alone;
+        ``allow_lambda`` and ``allow_non_finite`` (names of weights) let pass what is refused otherwise;
         ``check=False`` skips the rebuilding.
 
         Raises GateRefused, VersionExists, CannotRebuild, NotFaithful, UnsafeContent, UsageError, StorageError.
@@ -161,7 +172,7 @@ class Keep:
         limits: Limits = DEFAULT,
         **options: Any,
     ) -> Version:
-        """Publish a file or folder as a version: a bundle, or a model file of any form that :func:`modelkeep.load` opens.
+        """Publish a file or folder as a version: a bundle, or a model file of any form that ``mk.load`` opens.
 
         It is scanned first. A bundle is checked to the last byte and keeps its name, number and digest; it takes no
         other arguments than ``allow``, ``limits`` and ``reason``. Any other file needs a ``name`` and takes whatever
@@ -176,7 +187,8 @@ class Keep:
             from modelkeep.safety.scanning import scan
 
             scan(path, limits=limits, allow=allow).raise_for_failures()
-            return self._add_bundle(path, name, **options)
+            opening = {"architecture": architecture, "custom_objects": custom_objects, "trust": trust, "skip": skip}
+            return self._add_bundle(path, name, **opening, **options)
         if name is None:
             raise UsageError(
                 f"{path.name} does not say what the model is called", hint="give a name: keep.add(path, name)"
@@ -265,20 +277,50 @@ class Keep:
             warnings.warn(f"{manifest.model}:{manifest.version}: {finding.message}", stacklevel=2)
         return loaded
 
-    def export(self, ref: str, form: str = "bundle", *, to: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write a version in another form: ``bundle``, one ``.zip`` that :meth:`add` takes into any store.
+    def export(
+        self,
+        ref: str,
+        form: str = "bundle",
+        *,
+        to: str | os.PathLike[str],
+        overwrite: bool = False,
+        custom_objects: CustomObjects | None = None,
+        trust: Sequence[str] = (),
+        **options: Any,
+    ) -> Exported:
+        """Write a version in another form: ``bundle``, which :meth:`add` takes into any store, or one that others read.
 
-        The same version always gives the same bytes. Raises AlreadyExists unless ``overwrite``,
-        IntegrityError where a blob is damaged, UsageError for another form.
+        ``mk.save`` names the forms. A bundle of one version always has the same bytes. Every other form is opened
+        again and replayed against the golden examples before it gets its name; the report tells the largest
+        difference of each output. ``custom_objects`` and ``trust`` are as for :meth:`load`, ``options`` those of the
+        form.
+
+        Raises AlreadyExists unless ``overwrite``, NotFaithful where the form does not answer as the version does,
+        IntegrityError where a blob is damaged, UsageError for another form, MissingExtra, StorageError.
         """
-        from modelkeep.formats import bundle
+        from modelkeep.report import Report
 
-        if form != "bundle":
-            raise UsageError("no such form", found=repr(form), expected="bundle")
-        blobs = self._registry.blobs
-        manifest = blobs.get(self.resolve(ref).digest)
-        bundle.write(manifest, blobs, Path(to), overwrite=overwrite, progress=self._progress)
-        return Path(to)
+        version, to = self.resolve(ref), Path(to)
+        if form == "bundle":
+            from modelkeep.formats import bundle
+
+            blobs = self._registry.blobs
+            bundle.write(blobs.get(version.digest), blobs, to, overwrite=overwrite, progress=self._progress)
+            return Exported(to, form, Report(f"{version.ref} as a bundle"))
+        with keras_at_hand():
+            from modelkeep.live import exporting
+
+        loaded = self.load(version.ref, custom_objects=custom_objects, trust=trust)
+        report = exporting.export(
+            loaded.model,
+            form,
+            to,
+            signature=loaded.manifest.signature,
+            examples=loaded.examples,
+            overwrite=overwrite,
+            **options,
+        )
+        return Exported(to, form, report)
 
     # --- asking
 

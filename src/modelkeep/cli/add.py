@@ -11,15 +11,17 @@ import click
 from modelkeep.cli import completing, shapes
 from modelkeep.cli.answer import Answer, Lines
 from modelkeep.cli.command import (
+    allow_option,
     command,
     custom_objects_option,
     gates_option,
+    golden_option,
     named_file,
     pair,
     reason_option,
+    skip_option,
     trust_option,
 )
-from modelkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from modelkeep.keep import Keep
@@ -34,7 +36,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     example="modelkeep add sentiment.keras sentiment --bump minor --metric accuracy=0.92 --gate 'accuracy >= 0.85'",
     shape="Version",
 )
-@click.argument("path", type=_FILE)
+@click.argument("path", type=click.Path(path_type=Path))
 @click.argument("model", required=False, shell_complete=completing.models)
 @click.option("--version", metavar="VERSION", help="The version's number, such as 1.2.0.")
 @click.option(
@@ -57,13 +59,23 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="A tokenizer, vocabulary, … May be given again.",
 )
 @click.option("--pipeline", type=_FILE, help="JSON file that declares the steps around the network.")
-@click.option("--golden", type=_FILE, help="Example inputs: .npy, .npz (by input name), or .json (raw input).")
+@golden_option
 @gates_option
 @click.option("--parent", metavar="REF", help="The version this one came from.", shell_complete=completing.refs)
 @click.option("--data-digest", metavar="TEXT", help="What names the data it was trained on.")
 @click.option(
     "--allow-non-finite", multiple=True, metavar="WEIGHT", help="Let this weight hold NaN. May be given again."
 )
+@click.option(
+    "--architecture",
+    metavar="REF|FILE",
+    help="The network, where PATH holds weights alone.",
+    shell_complete=completing.refs,
+)
+@click.option("--allow-lambda", is_flag=True, help="Keep lambdas by name; they must be given again to load it.")
+@click.option("--no-check", is_flag=True, help="Do not rebuild the model and replay its examples before publishing.")
+@allow_option
+@skip_option
 @custom_objects_option
 @trust_option
 @reason_option
@@ -85,19 +97,30 @@ def run(
     parent: str | None,
     data_digest: str | None,
     allow_non_finite: Sequence[str],
+    architecture: str | None,
+    allow_lambda: bool,
+    no_check: bool,
+    allow: Sequence[str],
+    skip: Sequence[str],
     custom_objects: dict[str, Any] | None,
     trust: Sequence[str],
     reason: str | None,
 ) -> Answer:
     """Turn a file into a version.
 
-    PATH is a .keras file, or a bundle (.zip) that `modelkeep export` wrote. A bundle
-    keeps its model, its version and all it says of itself, so of the options it takes
+    PATH is a model file or folder of any form that `modelkeep inspect` knows, or a
+    bundle that `modelkeep export` wrote. It is scanned first. A bundle keeps its model,
+    its version and all it says of itself, so of the options it takes --allow and
     --reason alone.
     """
+    from modelkeep.cli.examples import read as examples
+
     added = keep.add(
         path,
         model,
+        architecture=architecture,
+        allow=allow,
+        skip=skip,
         version=version,
         bump=bump,
         metrics=dict(metrics),
@@ -106,14 +129,17 @@ def run(
         note=note,
         assets=_assets(assets),
         pipeline=pipeline and _pipeline(pipeline),
-        golden=golden and _examples(golden),
+        golden=golden and examples(golden),
         gates=gates,
         parent=parent,
         data_digest=data_digest,
         allow_non_finite=allow_non_finite,
+        allow_lambda=allow_lambda,
         custom_objects=custom_objects,
         trust=trust,
         reason=reason,
+        # A bundle, which is checked to the last byte anyway, takes no such argument.
+        **({"check": False} if no_check else {}),
     )
     return Answer(shapes.Version.of(added), [Lines(str(added))])
 
@@ -128,20 +154,3 @@ def _pipeline(path: Path) -> Pipeline:
     from modelkeep.pipeline import Pipeline
 
     return Pipeline.from_json(path.read_bytes())
-
-
-def _examples(path: Path) -> Any:
-    """Arrays for the network's inputs, or what the pipeline takes."""
-    from modelkeep.assets import from_file
-
-    if path.suffix != ".npz":
-        return from_file("golden", path)
-    from tempfile import TemporaryDirectory
-    from zipfile import BadZipFile, ZipFile
-
-    try:
-        with ZipFile(path) as archive, TemporaryDirectory() as folder:
-            arrays = {Path(name).stem: from_file(name, archive.extract(name, folder)) for name in archive.namelist()}
-    except BadZipFile as error:
-        raise UsageError(f"{path} is no .npz file: {error}", hint="write it with numpy.savez") from error
-    return arrays if len(arrays) > 1 else next(iter(arrays.values()), None)

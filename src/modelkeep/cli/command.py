@@ -106,6 +106,26 @@ trust_option = click.option(
     metavar="PACKAGE",
     help="Import custom objects from this package, as the version names them. May be given again.",
 )
+allow_option = click.option(
+    "--allow",
+    multiple=True,
+    metavar="RULE",
+    help="Let the file break this rule of the scan; it is recorded. May be given again.",
+)
+skip_option = click.option(
+    "--skip",
+    multiple=True,
+    metavar="TENSOR",
+    help="Let this tensor or weight stay without a partner. May be given again.",
+)
+golden_option = click.option(
+    "--golden",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Example inputs: .npy, .npz (by input name), or .json (raw input).",
+)
+form_option = click.option(
+    "--format", "form", metavar="FORM", help="The form to write, where the name does not tell: saved_model, onnx, …"
+)
 _custom_objects = click.option(
     "--custom-objects",
     "places",

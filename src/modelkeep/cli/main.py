@@ -15,6 +15,7 @@ from modelkeep.cli import failures
 
 SECTIONS = {
     "Put in and take out": ("add", "export"),
+    "Any model file": ("inspect", "convert"),
     "Ask": ("list", "versions", "show", "history", "search", "diff", "verify"),
     "Move names": ("promote", "split", "rollback", "unalias"),
     "Mark and remove": ("annotate", "yank", "delete"),

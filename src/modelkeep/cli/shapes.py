@@ -172,6 +172,26 @@ class Exported(Shape):
     form: str
     path: str
     size: Annotated[int, says("bytes")]
+    report: Annotated[Report, says("the replay: the largest difference of each output")]
+
+
+class Inspection(Shape):
+    """What is in a model file."""
+
+    path: str
+    form: Annotated[str, says("`keras`, `h5`, `saved_model`, `onnx`, …")]
+    title: str
+    size: Annotated[int, says("bytes on disk")]
+    writer: Annotated[dict[str, str], says("`keras`, `tensorflow`, `backend`, `date`, `producer`")]
+    parameters: int
+    architecture: Annotated[dict[str, Any] | None, says("layers, inputs, outputs, custom objects")] = None
+    compiled: Annotated[dict[str, Any] | None, says("optimizer, loss, metrics")] = None
+    tensors: Annotated[list[dict[str, Any]], says("name, dtype, shape, nbytes, and stats if asked for")] = []
+    optimizer: Annotated[list[dict[str, Any]], says("its tensors")] = []
+    signatures: Annotated[dict[str, Any], says("inputs and outputs by signature")] = {}
+    members: Annotated[list[dict[str, Any]], says("files within: name and size")] = []
+    details: Annotated[dict[str, Any], says("what this form alone tells")] = {}
+    problems: Annotated[list[dict[str, Any]], says("what is odd; `modelkeep scan` judges it")] = []
 
 
 class Swept(Shape):

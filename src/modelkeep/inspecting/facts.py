@@ -10,7 +10,7 @@ import msgspec
 from modelkeep.manifest import Signature, TensorSpec
 
 
-class _Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all of them."""
 
     # Neither msgspec nor mypy hands these options down, so each says them again.

@@ -171,6 +171,11 @@ def _no_probe(why: str) -> Recorded:
     return Recorded(None, findings=(Finding("golden-probe", Severity.NOTE, message),))
 
 
+def inputs_of(golden: Golden, arrays: Mapping[str, Array], parts: Callable[[str], bytes]) -> Any:
+    """The recorded inputs as they were given. Raises IntegrityError where they cannot be read."""
+    return _Reader(arrays, parts).inputs(golden)
+
+
 # --- replayed
 
 
@@ -192,7 +197,7 @@ def replay(
     from ``predict`` is a failure in the report. Raises IntegrityError where the examples cannot be read.
     """
     read = _Reader(arrays, parts)
-    inputs = read.json(golden.raw) if golden.raw is not None else read.get(golden.inputs)
+    inputs = read.inputs(golden)
     allowed = Comparison(same_backend, tuple(computed_in), atol, rtol)
     try:
         found = predict(inputs)
@@ -216,6 +221,9 @@ def computed_in(model: keras.Model) -> frozenset[str]:
 class _Reader:
     arrays: Mapping[str, Array]
     parts: Callable[[str], bytes]
+
+    def inputs(self, golden: Golden) -> Any:
+        return self.json(golden.raw) if golden.raw is not None else self.get(golden.inputs)
 
     def get(self, structure: Any) -> Any:
         return mapped(self._leaf, structure)

@@ -107,21 +107,35 @@ class Loaded:
         """
         return answer(self.model, self.pipeline, self.assets, raw)
 
+    @property
+    def examples(self) -> Any:
+        """The golden inputs as the network itself takes them, nested arrays; None where none were kept."""
+        recorded = self.manifest.golden
+        if recorded is None:
+            return None
+        inputs = golden.inputs_of(recorded, self._golden_arrays, self._stored.part)
+        if self.pipeline is None or recorded.probe:
+            return inputs
+        return self.pipeline.prepare(inputs, self.assets)
+
+    @cached_property
+    def _golden_arrays(self) -> dict[str, Any]:
+        return {
+            tensor.name: array(tensor, self._stored.tensor(tensor.name)[1])
+            for tensor in self.manifest.tensors
+            if tensor.name.startswith("golden/")
+        }
+
     def replay(self, *, same_backend: bool) -> Report:
         """Give the golden inputs to this model and compare its answers with those recorded at the save."""
         if self.manifest.golden is None:
             note = Finding("golden", Severity.NOTE, "no golden examples were kept")
             return Report(f"golden examples of {self.manifest.model}:{self.manifest.version}", (note,))
-        arrays = {
-            tensor.name: array(tensor, self._stored.tensor(tensor.name)[1])
-            for tensor in self.manifest.tensors
-            if tensor.name.startswith("golden/")
-        }
         predict = self._network_answer if self.manifest.golden.probe else self.predict
         return golden.replay(
             predict,
             self.manifest.golden,
-            arrays,
+            self._golden_arrays,
             self._stored.part,
             same_backend=same_backend,
             computed_in=golden.computed_in(self.network),
