@@ -532,5 +532,5 @@ def _damage_told(name: str) -> Iterator[None]:
         if isinstance(error, MemoryError):
             raise LimitExceeded(f"{name} declares more than fits into memory") from error
         raise
-    except Exception as error:  # noqa: BLE001 - h5py tells of damaged bytes by a dozen kinds of errors
+    except Exception as error:  # h5py tells of damaged bytes by a dozen kinds of errors
         raise IntegrityError(f"{name} is damaged: {str(error)[:300]}", hint="get it again") from error
