@@ -8,6 +8,7 @@ several files, which a ``.weights.json`` maps.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -15,14 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from modelkeep.errors import IntegrityError, NotFound, StorageError, UnsafeContent, UsageError
 from modelkeep.formats import hdf5, strict_json, superblock
 from modelkeep.formats.contents import Contents, ForeignTensor, Problem
 from modelkeep.formats.forms import Form, Place
-from modelkeep.formats.hdf5 import Attributes, ByteRange, Tree
+from modelkeep.formats.hdf5 import Attributes, Tree
 from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.formats.superblock import Stream
 
 _WRITER = {"keras_version": "keras", "backend": "backend"}  # attributes, and what Contents calls them
 _LISTS = re.compile(r"(layer_names|weight_names)\d*")
@@ -49,7 +51,7 @@ class Weights:
 
 @contextmanager
 def open_weights(
-    stream: BinaryIO, limits: Limits = DEFAULT, name: str = "model.weights.h5", *, thorough: bool = False
+    stream: Stream, limits: Limits = DEFAULT, name: str = "model.weights.h5", *, thorough: bool = False
 ) -> Iterator[Weights]:
     """The weights in an HDF5 file that lies within another file. Raises what ``hdf5.open_stream`` does."""
     with hdf5.open_stream(stream, limits, name, thorough=thorough) as tree:
@@ -59,7 +61,7 @@ def open_weights(
 @contextmanager
 def open_shards(
     index: bytes,
-    open_shard: Callable[[str], BinaryIO],
+    open_shard: Callable[[str], Stream],
     limits: Limits = DEFAULT,
     name: str = "model.weights.json",
     *,
@@ -293,7 +295,7 @@ def _sharded(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]
     limits.check("config", place.size, f"{place.path.name} is too large")
     sizes = [place.size]
 
-    def open_shard(name: str) -> BinaryIO:
+    def open_shard(name: str) -> Stream:
         stream = _opened(place.path.with_name(name), follow=False)
         sizes.append(stream.seek(0, os.SEEK_END))
         limits.check("file", sum(sizes), f"the shards of {place.path.name} are too large")
@@ -361,12 +363,12 @@ def _no_model(tree: Tree, name: str) -> UsageError:
     )
 
 
-def _opened(path: Path, *, follow: bool = True) -> Any:
-    """A file to be read, as a buffered stream. One that another file names is not opened through a link."""
+def _opened(path: Path, *, follow: bool = True) -> io.FileIO:
+    """A file to be read. One that another file names is not opened through a link."""
     # NONBLOCK: should somebody put a pipe in its place, opening must not wait for a writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
-        stream = open(os.open(path, flags), "rb", buffering=0)
+        stream = io.FileIO(os.open(path, flags))
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
     except OSError as error:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import IntegrityError, LimitExceeded, MissingExtra, ModelkeepError, UnsafeContent
 from modelkeep.formats import superblock
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.formats.superblock import Stream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +95,7 @@ class ByteRange(io.RawIOBase):
 
 @contextmanager
 def open_stream(
-    stream: BinaryIO, limits: Limits = DEFAULT, name: str = "the file", *, thorough: bool = False
+    stream: Stream, limits: Limits = DEFAULT, name: str = "the file", *, thorough: bool = False
 ) -> Iterator[Tree]:
     """Walk an HDF5 file in a stream that can be sought and read; its datasets can be read until the block ends.
 
@@ -479,7 +480,7 @@ def _unpacked_size(data: bytes, applied: list[int], unpacked: int) -> int:
     return len(data)
 
 
-def _opened(stream: BinaryIO) -> Any:
+def _opened(stream: Stream) -> Any:
     """The file, by the low-level interface, which follows nothing that it is not told to follow."""
     try:
         from h5py import h5f, h5p
@@ -501,7 +502,7 @@ def _driver() -> Any:
 class _Whole:
     """A stream as h5py's driver reads it: every read gives all bytes asked for, and zeros beyond the end."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._size = stream.seek(0, os.SEEK_END)
 
@@ -517,7 +518,7 @@ class _Whole:
         view[inside:] = bytes(len(view) - inside)
         rest = view[:inside]
         while rest:
-            count: int = self._stream.readinto(rest)  # type: ignore[attr-defined]
+            count = self._stream.readinto(rest)
             if not count:
                 raise OSError("the file was cut while it was read")
             rest = rest[count:]

@@ -6,11 +6,13 @@ II.A of the HDF5 File Format Specification, versions 0 to 3.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from modelkeep.errors import IntegrityError
 from modelkeep.formats.contents import Problem
+
+Stream = io.RawIOBase | io.BufferedIOBase
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -30,7 +32,7 @@ class Superblock:
     driver: int | None = None
 
 
-def find(stream: BinaryIO, size: int) -> int | None:
+def find(stream: Stream, size: int) -> int | None:
     """Where the superblock stands, or None where there is none: so many bytes are a user block."""
     start = 0
     while start + len(MAGIC) <= size:
@@ -41,13 +43,13 @@ def find(stream: BinaryIO, size: int) -> int | None:
     return None
 
 
-def read(stream: BinaryIO, size: int, name: str) -> Superblock:
+def read(stream: Stream, size: int, name: str) -> Superblock:
     """The superblock of a stream of ``size`` bytes. Raises IntegrityError where it is none or cut short."""
     start = find(stream, size)
     if start is None:
         raise IntegrityError(f"{name} is no HDF5 file: its signature is missing")
     stream.seek(start)
-    head = stream.read(96)
+    head = stream.read(96) or b""
     block = _parsed(start, head, name)
     if block.end is not None and block.end > size:
         raise IntegrityError(

@@ -57,7 +57,7 @@ rules(
         Level.HIGH,
         "A soft link",
         "It stands for a path that may lead through an external link, to nothing, or in circles. Keras makes none, and "
-        "refuses them since 3.13.2.",
+        "refuses them itself.",
         _READS_FILES,
     ),
     Rule(
@@ -93,7 +93,7 @@ rules(
         Level.HIGH,
         "A dataset that is no array of numbers",
         "References lead to other objects, and types of variable length or of many members reach parts of the HDF5 "
-        "library in which weaknesses were found. Weights are integers, floating-point numbers, complex or truth values.",
+        "library in which weaknesses were found. Weights are integers, floating-point, complex or truth values.",
         ("CVE-2016-4333", "CVE-2025-2309"),
     ),
     Rule(
@@ -158,8 +158,8 @@ rules(
         "h5-weight-names",
         Level.HIGH,
         "Weights that are listed wrongly",
-        "Each listed weight must be there, and be listed once: Keras takes them by their place in the list, so one that "
-        "is missing or doubled moves all that follow.",
+        "Each listed weight must be there, and be listed once: Keras takes them by their place in the list, so one "
+        "that is missing or doubled moves all that follow.",
     ),
     Rule(
         "h5-unlisted",
