@@ -26,13 +26,14 @@ from modelkeep.version import Version
 if TYPE_CHECKING:
     import keras
 
-    from modelkeep.entry import Entry
+    from modelkeep.entry import Entry, Policy
     from modelkeep.gates import Gate
     from modelkeep.gc import Swept
     from modelkeep.live.loading import Loaded
     from modelkeep.live.opening import Opened
     from modelkeep.manifest import Lineage, Manifest, Piece
     from modelkeep.pipeline import Pipeline
+    from modelkeep.provenance.signing import Signed
     from modelkeep.report import Diff, Finding, Report
 
 CustomObjects = Mapping[str, Any] | Iterable[Any]
@@ -77,7 +78,7 @@ class Keep:
 
     def __init__(self, store: ObjectStore, *, actor: str | None = None, progress: Progress | None = None) -> None:
         self.store = store
-        self._registry = Registry(store, actor=actor)
+        self._registry = Registry(store, actor=actor, guard=_guard)
         self._progress = progress
 
     def __repr__(self) -> str:
@@ -383,11 +384,14 @@ class Keep:
         ref: str,
         *,
         live: bool = False,
+        signature: bool | str | os.PathLike[str] = False,
         custom_objects: CustomObjects | None = None,
         trust: Sequence[str] = (),
     ) -> Report:
         """Check a version: the ledger's chain, the manifest, every digest and size, the environment.
 
+        With ``signature`` somebody must have signed it who is trusted: a file or folder of public keys says who, or
+        with True the file that ``$MODELKEEP_TRUSTED_KEYS`` names, or the policies of the model.
         With ``live`` it is also rebuilt, its weights compared to the bit and its golden examples replayed.
         Damage is in the report; ``raise_for_failures()`` makes an error of it.
         """
@@ -399,9 +403,12 @@ class Keep:
             version.digest,
             self._registry.blobs,
             ledger=[self._chain(version)],
+            attachments=version.attachments,
             environment=lambda saved: environment.compare(saved, environment.here(packages=saved.packages)),
             progress=self._progress,
         )
+        if signature and report.ok:
+            report = report.extended(self._signatures(version, signature))
         if live and report.ok:
             with keras_at_hand():
                 from modelkeep.live import verifying
@@ -411,6 +418,19 @@ class Keep:
             )
             return report.extended(live_findings)
         return report
+
+    def _signatures(self, version: Version, trusted: bool | str | os.PathLike[str]) -> list[Finding]:
+        from modelkeep.provenance import policy, signing
+
+        findings = signing.check_version(
+            version.manifest,
+            version.digest,
+            version.attachments,
+            self._registry.blobs,
+            policy.trusted(self._registry, version.model, None if trusted is True else Path(trusted)),
+            now=self._registry.ledgers.now(),
+        )
+        return [*findings, signing.require(findings)]
 
     def _chain(self, version: Version) -> Finding:
         """Whether every entry of a ledger fits all before it, and they name this very version."""
@@ -426,6 +446,84 @@ class Keep:
             message = f"no entry publishes {version.digest} as {version.ref}: a snapshot is wrong; run: modelkeep fsck"
             return Finding("ledger", Severity.FAILURE, message, version.model)
         return Finding("ledger", Severity.OK, f"its {len(entries)} entries fit together", version.model)
+
+    # --- vouching
+
+    def sign(
+        self,
+        ref: str,
+        *,
+        key: str | os.PathLike[str] | None = None,
+        password: str | None = None,
+        keyless: bool = False,
+        token: str | None = None,
+        signature: str | os.PathLike[str] | None = None,
+        reason: str | None = None,
+    ) -> Signed:
+        """Sign a version: with a private ``key`` (a PEM file), or ``keyless`` as whoever Sigstore knows one to be.
+
+        ``password`` opens the key, ``token`` is an OpenID Connect token; ``signature`` is the file of a signature of
+        this version that was made elsewhere. Each key has one signature on a version, beside those of others.
+        Raises UsageError, NotFound's kin, UnsafeContent for a signature of something else, MissingExtra, StorageError.
+        """
+        from modelkeep.provenance import signing
+
+        if [key is not None, keyless, signature is not None].count(True) != 1:
+            raise UsageError("a version is signed in one way", expected="one of key, keyless, signature")
+        version = self.resolve(ref)
+        if signature is not None:
+            return signing.adopt(self._registry, version, signing.read_signature(Path(signature)), reason=reason)
+        signer = signing.signer(None if key is None else Path(key), password=password, token=token)
+        return signing.sign(self._registry, version, signer, reason=reason)
+
+    def policy(
+        self,
+        name: str,
+        *,
+        keys: str | os.PathLike[str] | None = None,
+        required: int = 1,
+        remove: bool = False,
+        reason: str | None = None,
+    ) -> dict[str, Policy]:
+        """What the aliases of a model demand, by pattern: signatures by so many of these keys.
+
+        With ``keys``, a file or folder of public ones, ``name`` (``sentiment@production``, ``sentiment@*``) demands
+        from now on that ``required`` of them have signed what it is pointed at; with ``remove`` no longer. Both
+        are entries of the ledger. Raises UsageError, AliasNotFound, ModelNotFound, MissingExtra.
+        """
+        from modelkeep.provenance import policy
+
+        model, _, aliases = name.partition("@")
+        if keys is not None or remove:
+            if not aliases or (keys is not None and remove):
+                raise UsageError("a policy is of an alias, and set or removed", expected=f"such as {model}@production")
+            marker.ensure(self.store)
+            changed = policy.none(aliases) if keys is None else policy.of_keys(aliases, Path(keys), required)
+            self._registry.set_policy(model, changed, reason=reason)
+        marker.read(self.store)
+        return policy.of(self._registry, model, aliases or None)
+
+    def policy_report(self, alias: str, version: str | None = None) -> Report:
+        """Whether a version, or all that an alias points at, meets the policies of that alias: ask before serving it.
+
+        A finding for each policy, none where the alias has none; its error is GateRefused.
+        Raises AliasNotFound, VersionNotFound, IntegrityError, MissingExtra.
+        """
+        from modelkeep.provenance import policy
+
+        marker.read(self.store)
+        model, name = _alias(alias)
+        return policy.report(self._registry, model, name, version)
+
+    def sbom(self, ref: str) -> dict[str, Any]:
+        """The bill of materials of a version as CycloneDX 1.6 JSON: its files, environment, licences, metrics.
+
+        The same version always gives the same document. Raises NotFound's kin, MissingExtra.
+        """
+        from modelkeep.provenance import sbom
+
+        version = self.resolve(ref)
+        return sbom.bill(version.manifest, version.digest)
 
     # --- moving names
 
@@ -574,6 +672,14 @@ class Keep:
         except ImportError:
             return None
         return partial(distance, self._registry.blobs)
+
+
+def _guard(
+    registry: Registry, model: str, alias: str, policies: tuple[Policy, ...], record: VersionRecord
+) -> None:
+    from modelkeep.provenance import policy  # only where there is one
+
+    policy.judge(registry, model, alias, policies, record).raise_for_failures()
 
 
 def _values(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

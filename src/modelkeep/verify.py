@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Any, TypeVar
 
+from modelkeep.catalog import Attachment
 from modelkeep.errors import FormatTooNew, IntegrityError, LimitExceeded, ModelkeepError, NotFound, StorageError
 from modelkeep.manifest import CONFIG, MAX_MANIFEST, Environment, Manifest, Piece, Tensor, TensorSpec, decode
 from modelkeep.refs import short_digest
@@ -35,12 +36,14 @@ def verify(
     blobs: Blobs,
     *,
     ledger: Iterable[Finding] = (),
+    attachments: Iterable[Attachment] = (),
     environment: Callable[[Environment], Iterable[Finding]] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Check the version whose manifest has this digest; damage never stops it.
 
-    ``ledger`` are the findings about the chain that leads to the version; ``environment`` compares where it
+    ``ledger`` are the findings about the chain that leads to the version, ``attachments`` what the ledger names
+    beside it; ``environment`` compares where it
     was saved with where it is now. Bytes are read on all cores.
     """
     found = list(ledger)
@@ -53,6 +56,7 @@ def verify(
     found += damage
     found += check_structure(manifest, sizes)
     found += check_tensors(manifest, blobs, sizes, progress)
+    found += _check_attachments(attachments, blobs)
     if not any(finding.severity is Severity.FAILURE for finding in found):
         size = human_bytes(sum(sizes.values()))
         found.append(Finding("content", Severity.OK, f"{len(sizes):,} blobs, {size}, are what the manifest says"))
@@ -111,6 +115,17 @@ def check_tensors(
         for tensor, error in found.items()
         if not isinstance(error, int)
     ]
+
+
+def _check_attachments(attachments: Iterable[Attachment], blobs: Blobs) -> Iterator[Finding]:
+    for attachment in attachments:
+        try:
+            size = blobs.check(attachment.digest)
+        except UNREADABLE as error:
+            yield _failed("attachment", attachment.kind, str(error))
+            continue
+        if size != attachment.size:
+            yield _failed("attachment", attachment.kind, f"found {size:,} bytes, expected {attachment.size:,}")
 
 
 def _fits(piece: Piece, sizes: Mapping[str, int]) -> bool:

@@ -7,15 +7,20 @@ is moved, and by whoever serves one before they do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modelkeep.catalog import VersionRecord
-from modelkeep.entry import Policy
-from modelkeep.errors import GateRefused
+from modelkeep.entry import Policy, TrustedKey
+from modelkeep.errors import GateRefused, UsageError
 from modelkeep.provenance import signing, trust
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
+
+VARIABLE = "MODELKEEP_TRUSTED_KEYS"
 
 
 def of_keys(aliases: str, trusted: Path, required: int) -> Policy:
@@ -23,9 +28,41 @@ def of_keys(aliases: str, trusted: Path, required: int) -> Policy:
     return Policy(aliases=aliases, keys=trust.read(trusted), required=required)
 
 
-def guard(registry: Registry, model: str, alias: str, policies: Sequence[Policy], record: VersionRecord) -> None:
-    """Raise GateRefused, with the report, unless a version meets every policy. Raises like :func:`judge`."""
-    judge(registry, model, alias, policies, record).raise_for_failures()
+def none(aliases: str) -> Policy:
+    """What takes the policy for ``aliases`` away."""
+    return Policy(aliases=aliases, required=0)
+
+
+def of(registry: Registry, model: str, alias: str | None) -> dict[str, Policy]:
+    """The policies of a model, or of one alias or pattern, by their patterns. Raises ModelNotFound."""
+    found = registry.policies(model)
+    return {each: found[each] for each in found if alias is None or alias == each or fnmatchcase(alias, each)}
+
+
+def trusted(registry: Registry, model: str, path: Path | None) -> tuple[TrustedKey, ...]:
+    """The keys of a trust file, or without one of the file that the environment names, or of the model's policies.
+
+    Raises UsageError where nobody is trusted, and what :func:`trust.read` raises.
+    """
+    if path is None and VARIABLE in os.environ:
+        path = Path(os.environ[VARIABLE])
+    if path is not None:
+        return trust.read(path)
+    found = {key.id: key for policy in registry.policies(model).values() for key in policy.keys}
+    if not found:
+        raise UsageError(
+            f"nobody is trusted to sign {model}", hint=f"name a file of public keys, here or in ${VARIABLE}"
+        )
+    return tuple(found.values())
+
+
+def report(registry: Registry, model: str, alias: str, version: str | None = None) -> Report:
+    """Whether a version, or every one that an alias points at, meets the alias' policies."""
+    state = registry.ledgers.state(model)
+    policies = state.policies_for(alias)
+    versions = [version] if version is not None else list(state.pointing(alias).targets)
+    reports = [judge(registry, model, alias, policies, state.live_record(each)) for each in versions]
+    return replace(reports[0], findings=tuple(finding for each in reports for finding in each))
 
 
 def judge(registry: Registry, model: str, alias: str, policies: Sequence[Policy], record: VersionRecord) -> Report:

@@ -61,6 +61,25 @@ class Signed:
     signature: bytes
 
 
+def signer(key: Path | None, *, password: str | None = None, token: str | None = None) -> Signer:
+    """Whoever signs with a private key in a PEM file; without one, as whoever Sigstore knows.
+
+    Raises UsageError, NotFound, MissingExtra.
+    """
+    return keyless.KeylessSigner(token) if key is None else keys.read_signing_key(key, password)
+
+
+def read_signature(path: Path) -> bytes:
+    """The bytes of a signature on disk. Raises NotFound, StorageError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(dsse.MAX_BUNDLE + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no signature {path}", hint="name it: --signature FILE") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+
+
 # --- a version
 
 
@@ -261,7 +280,7 @@ def verify_path(path: Path, trusted: Sequence[TrustedKey], *, signature: Path | 
     at = signature or beside(path)
     title = f"verify {path}"
     try:
-        data = _read(at)
+        data = read_signature(at)
         said = statement.decode(dsse.decode(data).payload, statement.SIGNATURE)
         key, objection = signer_of(data, trusted, said.subject[0].name, now)
         if key is None or objection:
@@ -279,16 +298,6 @@ def _inside(folder: Path, file: Path) -> str:
     """The name of ``file`` within ``folder``; empty where it lies elsewhere."""
     folder, file = folder.absolute(), file.absolute()
     return file.relative_to(folder).as_posix() if folder in file.parents and folder.is_dir() else ""
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(dsse.MAX_BUNDLE + 1)
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no signature {path}", hint="name it: --signature FILE") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def hash_files(path: Path, algorithm: str, *, leave_out: str = "") -> dict[str, str]:
