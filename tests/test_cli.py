@@ -17,7 +17,7 @@ import pytest
 from modelkeep import errors
 from modelkeep.cli import failures
 from modelkeep.cli.command import Command
-from modelkeep.cli.main import COMMANDS, load, main
+from modelkeep.cli.main import COMMANDS, SECTIONS, load, main
 
 ANSWERING = [name for name in COMMANDS if name != "completion"]
 
@@ -42,10 +42,14 @@ def test_a_help_text_ends_with_a_line_that_the_command_can_parse(
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_every_command_takes_a_store_and_can_answer_in_json(name: str) -> None:
+def test_every_command_can_answer_in_json_and_takes_a_store_unless_it_is_about_files(name: str) -> None:
     command = load(name)
     assert isinstance(command, Command)
-    assert [parameter.opts for parameter in command.params[-2:]] == [["--store"], ["--json"]]
+    of_store = [] if name in SECTIONS["Any model file"] else [["--store"]]
+    assert [parameter.opts for parameter in command.params if parameter.opts[0] in ("--store", "--json")] == [
+        *of_store,
+        ["--json"],
+    ]
 
 
 def test_the_help_of_the_group_names_every_command_in_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:

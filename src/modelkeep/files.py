@@ -39,9 +39,9 @@ def keras_at_hand() -> Iterator[None]:
     """Turn a missing Keras or backend into what to install."""
     try:
         yield
-    except ModelkeepError:
-        raise
     except ImportError as error:
+        if isinstance(error, ModelkeepError) or (error.name or "").partition(".")[0] == "modelkeep":
+            raise
         raise MissingExtra(
             f"a model needs Keras and a backend ({error})",
             hint="pip install 'modelkeep[tensorflow]', or [jax] or [torch]; KERAS_BACKEND=jax, or torch, chooses it",
