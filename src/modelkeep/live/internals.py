@@ -309,12 +309,14 @@ def _is_keras(node: Node, method: str) -> bool:
 
 
 def saved_variables(node: Node) -> dict[str, Variable] | None:
-    """The variables that Keras' files hold of a node, by the keys they have there; None where it writes other things.
+    """The variables that Keras' files hold of a node, by the keys they have there; None where it reads them itself.
 
     The product of LoRA's matrices is written as part of the kernel; here it is the kernel alone.
     """
-    if not isinstance(node, keras.Layer):
-        return {str(index): variable for index, variable in enumerate(own_variables(node))}
+    if not hasattr(node, "save_own_variables"):
+        return {}  # metrics: no release wrote what they count
+    if saves_itself(node):
+        return None
     lora = getattr(node, "lora_enabled", False)
     store: dict[str, Any] = {}
     try:

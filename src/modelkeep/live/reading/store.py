@@ -63,6 +63,7 @@ class _Filling:
     groups: dict[str, Group]
     contents: Contents
     skip: tuple[str, ...]
+    left: dict[int | str, Group] = field(default_factory=dict)  # that no node has taken yet
     pairs: list[matching.Pair] = field(default_factory=list)
     missing: list[internals.Variable] = field(default_factory=list)
     unused: list[ForeignTensor] = field(default_factory=list)
@@ -72,10 +73,10 @@ class _Filling:
     findings: list[Finding] = field(default_factory=list)
 
     def run(self) -> tuple[Finding, ...]:
-        groups = self._groups_by_node()
+        self._find_nodes()
         for path, node in self.nodes:
-            self._plan(path, node, groups.pop(id(node), {}))
-        self.unused += [tensor for group in groups.values() for tensor in group.values()]
+            self._plan(path, node, self._taken(node))
+        self.unused += [tensor for group in self.left.values() for tensor in group.values()]
         self._compare_names()
         with _unchanged_on_error(self._variables_that_change()):
             for path, node, group in self.by_themselves:
@@ -89,18 +90,18 @@ class _Filling:
             internals.finish(node)
         return (*report.findings, *self.findings, *assets)
 
-    def _groups_by_node(self) -> dict[int, Group]:
-        """Each group by the id of the node it belongs to; those that belong to none by their path."""
+    def _find_nodes(self) -> None:
+        """Set each group beside the node it belongs to, by its id; those that belong to none stay under their path."""
         by_path = dict(self.nodes)
-        found: dict[Any, Group] = {}
         for path, group in self.groups.items():
             node = by_path.get(path) or internals.at_path(by_path[""], path)
             key = path if node is None else id(node)
-            if key in found:  # one layer that older releases wrote from two sides
-                self.unused += group.values()
-            else:
-                found[key] = group
-        return found
+            if key in self.left:  # one layer that an older release wrote from two sides
+                key = path
+            self.left[key] = group
+
+    def _taken(self, node: internals.Node) -> Group:
+        return self.left.pop(id(node), {})
 
     # --- what belongs to what
 
@@ -109,12 +110,11 @@ class _Filling:
             self._plan_optimizer(path, node, group)
             return
         variables = internals.saved_variables(node)
-        if variables is None or (group and internals.saves_itself(node)):
-            if group:
-                self.by_themselves.append((path, node, group))
-            return
-        self._pair(variables, group)
-        self.merged += internals.lora_variables(node)
+        if variables is None and group:
+            self.by_themselves.append((path, node, group))
+        elif variables is not None:
+            self._pair(variables, group)
+            self.merged += internals.lora_variables(node)
 
     def _pair(self, variables: Mapping[str, internals.Variable], group: Group) -> None:
         self.pairs += [(variable, group[key]) for key, variable in variables.items() if key in group]
@@ -141,7 +141,7 @@ class _Filling:
         self.pairs += zip(variables, tensors, strict=True)
         inner = getattr(optimizer, "inner_optimizer", None)
         if inner is not None:
-            twice = self.groups.get(f"{path}/inner_optimizer", {})
+            twice = self._taken(inner)
             again = list(zip(inner.variables, _in_order(twice), strict=False))
             self.again += again
             taken = {id(tensor) for _, tensor in again}
