@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Literal
 from modelkeep.errors import NotFound, StorageError, UsageError
 from modelkeep.formats.contents import Contents
 from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.formats.zip_reading import names_in
 
 Holds = Literal["architecture", "weights", "optimizer", "servable"]
 _HEAD = 4096  # bytes; every form shows itself in fewer
@@ -52,6 +53,16 @@ class Place:
         """What a folder holds, one level deep."""
         return frozenset(entry.name for entry in self.path.iterdir()) if self.is_folder else frozenset()
 
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """What a zip file holds, by its directory; of one that is cut short, the first; nothing of other files.
+
+        A zip is one by its end: what stands before it may begin as something else.
+        """
+        if self.is_folder:
+            return frozenset()
+        return names_in(self.path) or frozenset(_first_member(self.head))
+
 
 @dataclass(frozen=True)
 class Form:
@@ -69,6 +80,13 @@ class Form:
     holds: frozenset[Holds]
     recognise: Callable[[Place], bool]
     read: Callable[[Place, Limits, bool], AbstractContextManager[Contents]]
+
+
+def _first_member(head: bytes) -> Iterator[str]:
+    """The name in the local header that a zip begins with (APPNOTE 4.3.7)."""
+    if head.startswith(b"PK\x03\x04") and len(head) >= 30:
+        length = int.from_bytes(head[26:28], "little")
+        yield head[30 : 30 + length].decode(errors="replace")
 
 
 def look(path: Path) -> Place:

@@ -1,0 +1,60 @@
+"""A run of bytes in an open file, read as if it were a file of its own, where it lies."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+from modelkeep.errors import IntegrityError, StorageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+def fill(file: int, buffer: WriteableBuffer, offset: int) -> None:
+    """Fill the buffer with the file's bytes from ``offset``. Raises IntegrityError where they end, StorageError."""
+    rest = memoryview(buffer).cast("B")
+    while rest:
+        try:
+            count = os.preadv(file, [rest], offset)
+        except OSError as error:
+            raise StorageError(f"cannot read the file: {error.strerror}") from error
+        if not count:
+            raise IntegrityError(f"the file ends at byte {offset:,}", found=f"{len(rest):,} bytes too few")
+        rest, offset = rest[count:], offset + count
+
+
+class ByteRange(io.RawIOBase):
+    """``size`` bytes from ``start`` of the file with this descriptor, which stays its owner's to close."""
+
+    def __init__(self, file: int, start: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._file, self._start = file, start
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read in any order."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Where the next read begins: counted from the start, from here, or from the end."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer, or as much of it as there are bytes left. Raises IntegrityError, StorageError."""
+        view = memoryview(buffer).cast("B")[: max(0, self.size - self._at)]
+        fill(self._file, view, self._start + self._at)
+        self._at += len(view)
+        return len(view)

@@ -1,0 +1,495 @@
+"""Zip files that others wrote, by our own reading of PKWARE's APPNOTE 6.3.10.
+
+https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+
+A zip file says most things twice: in a header before each member and in a directory at the end. Programs
+differ in which they believe, so a file that says two things can be one to a scanner and another to the
+program that loads it. Here the directory is believed, and every place where a file could be taken in another
+way is a problem: headers that differ from it, gaps and overlaps, a second end, names that are one file. Keras
+writes members stored, Python's zipfile in general stored or deflated; nothing else is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import IO
+
+from modelkeep.errors import IntegrityError, LimitExceeded, NotFound, StorageError, UnsafeContent, UsageError
+from modelkeep.formats.byte_range import ByteRange, fill
+from modelkeep.formats.contents import Problem
+from modelkeep.formats.limits import DEFAULT, MIB, Limits
+from modelkeep.formats.member_names import clashes, fault_of
+
+STORED, DEFLATED = 0, 8
+_LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
+_CENTRAL = struct.Struct("<4s6H3L5H2L")  # 4.3.12
+_END = struct.Struct("<4s4H2LH")  # 4.3.16
+_END64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
+_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
+_LONGEST_COMMENT = 0xFFFF
+_MANY, _LARGE = 0xFFFF, 0xFFFFFFFF  # in the place of a number that ZIP64 holds
+_ZIP64 = 0x0001  # extra field, 4.5.3
+_UNICODE_PATH = 0x7075  # extra field, 4.6.9
+_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+_DESCRIPTOR = 0x0008  # sizes and CRC follow the data: the writer could not seek
+_UTF8 = 0x0800
+_WHAT_READERS_HEED = _ENCRYPTED | _DESCRIPTOR | _UTF8
+_UNIX_HOSTS = (3, 19)  # whose attributes hold a mode
+_CHUNK = MIB  # bytes read at a time
+_DIRECTORY_FOR_NAMES = 8 * MIB  # bytes of a directory that are looked at to tell what kind of zip it is
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a zip, as the directory has it."""
+
+    name: str
+    raw_name: bytes
+    size: int  # bytes, unpacked
+    packed: int
+    crc: int
+    method: int
+    flags: int
+    mode: int  # of Unix; 0 where another system wrote it
+    header: int  # where its local header begins
+    extra: dict[int, bytes]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it stands for a folder."""
+        return self.raw_name.endswith(b"/")
+
+    @property
+    def fault(self) -> str | None:
+        """Why its bytes cannot be read."""
+        if self.flags & _ENCRYPTED:
+            return "it is encrypted"
+        if self.method not in (STORED, DEFLATED):
+            return f"it is packed by method {self.method}, which no model's writer uses"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What stands at the end of a zip: where the directory is, and how many entries it has."""
+
+    count: int
+    start: int  # of the directory
+    size: int
+    shift: int  # bytes before the first header that the offsets do not count
+
+
+class ZipArchive:
+    """An open zip whose directory and headers were read. Made by :func:`open_zip`."""
+
+    def __init__(self, file: int, size: int, limits: Limits) -> None:
+        """Raises IntegrityError, LimitExceeded."""
+        self.problems: list[Problem] = []
+        self._file, self._limits = file, limits
+        self._closing = ExitStack()
+        end = _find_end(file, size, self.problems)
+        limits.check("members", end.count, "the zip has too many members")
+        limits.check("config", end.size, "the directory of the zip is too large")
+        listed = list(_directory(file, end, self.problems))
+        self._starts = {entry.header: self._check_record(entry, end.start) for entry in listed}
+        self._check_layout(listed, end)
+        self._check_names(listed)
+        self._check_sizes(listed, size)
+        self.entries = {entry.name: entry for entry in listed if not entry.is_folder}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file, unpacked, by its name."""
+        return {name: entry.size for name, entry in self.entries.items()}
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file, checked; whoever asks has looked at its size. Raises as :meth:`chunks`."""
+        return b"".join(map(bytes, self.chunks(name)))
+
+    def head(self, name: str, length: int) -> bytes:
+        """The first bytes of a file; nothing where they cannot be read."""
+        entry = self.entries[name]
+        start, _ = self._starts[entry.header]
+        packed = os.pread(self._file, min(entry.packed, max(length, 512)), start)
+        if entry.fault:
+            return b""
+        if entry.method == STORED:
+            return packed[:length]
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, length)
+        except zlib.error:
+            return b""
+
+    def chunks(self, name: str) -> Iterator[memoryview]:
+        """The bytes of a file, at most 1 MiB at a time, each only until the next is asked for.
+
+        Raises UnsafeContent for one that is encrypted or packed in an unknown way; IntegrityError, at the end,
+        where size or CRC-32 are not those of the directory; StorageError.
+        """
+        entry = self.entries[name]
+        if entry.fault:
+            raise UnsafeContent(f"{name} cannot be read: {entry.fault}")
+        size, crc = 0, 0
+        for chunk in self._inflated(entry) if entry.method == DEFLATED else self._stored(entry):
+            size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+            if size > entry.size:
+                break
+            yield chunk
+        if size != entry.size:
+            found = f"more than {entry.size:,} bytes" if size > entry.size else f"{size:,} bytes"
+            raise IntegrityError(
+                f"{name} is not as long as the zip says", found=found, expected=f"{entry.size:,} bytes"
+            )
+        if crc != entry.crc:
+            raise IntegrityError(
+                f"{name} is damaged",
+                found=f"CRC-32 {crc:08x}",
+                expected=f"{entry.crc:08x}",
+                hint="get the file again: some of its bytes have changed",
+            )
+
+    def seekable(self, name: str) -> IO[bytes] | ByteRange:
+        """A file to be read in any order, until the zip is closed: where it lies, or unpacked if it is deflated."""
+        entry = self.entries[name]
+        if entry.method == STORED and not entry.fault:
+            return ByteRange(self._file, self._starts[entry.header][0], entry.size)
+        unpacked = self._closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the zip
+        try:
+            for chunk in self.chunks(name):
+                unpacked.write(chunk)
+        except OSError as error:
+            raise StorageError(f"cannot unpack {name}: {error.strerror}", hint="free some space in TMPDIR") from error
+        unpacked.seek(0)
+        return unpacked
+
+    def mode(self, name: str) -> int:
+        """The Unix mode of a file; 0 where another system wrote it."""
+        return self.entries[name].mode
+
+    def close(self) -> None:
+        """Let go of what was unpacked; the file is its opener's."""
+        self._closing.close()
+
+    # --- bytes of a member
+
+    def _stored(self, entry: Entry) -> Iterator[memoryview]:
+        start, _ = self._starts[entry.header]
+        buffer = memoryview(bytearray(min(_CHUNK, entry.packed)))
+        for at in range(0, entry.packed, _CHUNK):
+            chunk = buffer[: entry.packed - at]
+            fill(self._file, chunk, start + at)
+            yield chunk
+
+    def _inflated(self, entry: Entry) -> Iterator[memoryview]:
+        stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            for packed in self._stored(entry):
+                rest: bytes | memoryview = packed
+                while len(rest) and not stream.eof:
+                    yield memoryview(stream.decompress(rest, _CHUNK))
+                    rest = stream.unconsumed_tail
+                if stream.eof:
+                    break
+            while not stream.eof and (left := stream.decompress(stream.unconsumed_tail, _CHUNK)):
+                yield memoryview(left)
+        except zlib.error as error:
+            raise IntegrityError(f"{entry.name} is damaged", found=str(error)) from error
+        if not stream.eof or stream.unused_data:
+            raise IntegrityError(f"{entry.name} is damaged", found="packed data that end elsewhere than the zip says")
+
+    # --- what the zip says twice
+
+    def _add(self, rule: str, message: str, place: str = "") -> None:
+        self.problems.append(Problem(rule, message, place))
+
+    def _check_record(self, entry: Entry, directory: int) -> tuple[int, int]:
+        """Where a member's data begin and its record ends; its header must say what the directory says."""
+        header = os.pread(self._file, _LOCAL.size + len(entry.raw_name), entry.header)
+        if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
+            raise IntegrityError(f"the zip is damaged: no header of {entry.name!r} at byte {entry.header:,}")
+        _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(header)
+        start = entry.header + _LOCAL.size + name_length + extra_length
+        if start + entry.packed > directory:
+            raise IntegrityError(
+                f"the zip is damaged or cut short: {entry.name!r} runs into the directory",
+                found=f"data up to byte {start + entry.packed:,}",
+                expected=f"at most {directory:,}",
+            )
+        extra = _extra(os.pread(self._file, extra_length, start - extra_length))
+        sizes = extra.get(_ZIP64, b"")
+        if _LARGE in (size, packed) and len(sizes) >= 16:
+            size, packed = struct.unpack_from("<2Q", sizes)
+        said = {
+            "name": (header[_LOCAL.size :], entry.raw_name),
+            "method": (method, entry.method),
+            "flags": (flags & _WHAT_READERS_HEED, entry.flags & _WHAT_READERS_HEED),
+        }
+        end = start + entry.packed
+        numbers = (crc, packed, size)
+        if entry.flags & _DESCRIPTOR:
+            end, described = self._descriptor(entry, end)
+            if not described:
+                self._add("zip-mismatch", "what stands behind its data is not what the directory says", entry.name)
+        if not (entry.flags & _DESCRIPTOR and numbers == (0, 0, 0)):
+            said["sizes and CRC"] = numbers, (entry.crc, entry.packed, entry.size)
+        for what, (here, there) in said.items():
+            if here != there and not _is_unknown(entry, what, numbers):
+                self._add(
+                    "zip-mismatch", f"its header has another {what} than the directory: {here!r}, {there!r}", entry.name
+                )
+        return start, end
+
+    def _descriptor(self, entry: Entry, at: int) -> tuple[int, bool]:
+        """Where the data descriptor (4.3.9) that stands behind a member's data ends, and whether it fits."""
+        found = os.pread(self._file, 24, at)
+        for mark in (b"PK\x07\x08", b""):
+            for layout in ("<3L", "<L2Q"):
+                try:
+                    expected = mark + struct.pack(layout, entry.crc, entry.packed, entry.size)
+                except struct.error:  # larger than this layout holds
+                    continue
+                if found.startswith(expected):
+                    return at + len(expected), True
+        return at, False
+
+    def _check_layout(self, listed: list[Entry], end: _End) -> None:
+        """One record after the other from the first byte, then the directory."""
+        spans = sorted((entry.header, self._starts[entry.header][1], entry.name) for entry in listed)
+        first = spans[0][0] if spans else end.start
+        if first:
+            self._add("zip-prefix", f"{first:,} bytes stand before the first member: the file is also something else")
+        for (_, stop, name), (begin, _, following) in pairwise([*spans, (end.start, end.start, "the directory")]):
+            if begin < stop:
+                self._add("zip-overlap", f"{name!r} and {following!r} share bytes", name)
+            elif begin > stop:
+                self._add("zip-gap", f"{begin - stop:,} bytes behind {name!r} belong to no member", name)
+
+    def _check_names(self, listed: list[Entry]) -> None:
+        for entry in listed:
+            if fault := fault_of(entry.name, self._limits):
+                self._add("zip-path", f"the name {entry.name[:200]!r} is no plain path: {fault}", entry.name)
+            if entry.is_folder and entry.size:
+                self._add("zip-mismatch", f"a folder of {entry.size:,} bytes", entry.name)
+            if (kind := stat.S_IFMT(entry.mode)) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                what = "a link" if kind == stat.S_IFLNK else "a device, pipe or socket"
+                self._add("zip-special-file", f"{entry.name!r} is {what}", entry.name)
+            if entry.fault:
+                self._add("zip-unreadable", f"{entry.name!r} cannot be read: {entry.fault}", entry.name)
+            self._check_name_is_one(entry)
+        for one, other, everywhere in clashes(entry.name for entry in listed if not entry.is_folder):
+            rule = "zip-duplicate-name" if everywhere else "zip-similar-name"
+            self._add(rule, f"{one!r} and {other!r} are one file to some programs", other)
+
+    def _check_name_is_one(self, entry: Entry) -> None:
+        also = entry.extra.get(_UNICODE_PATH, b"")[5:]  # behind its version and the CRC of the name
+        if also and also.rstrip(b"/").decode(errors="replace") != entry.name and entry.raw_name.isascii():
+            self._add("zip-name-encoding", f"{entry.name!r} is also called {also[:200]!r}", entry.name)
+        elif not entry.raw_name.isascii() and not entry.flags & _UTF8:
+            self._add("zip-name-encoding", f"the name {entry.name!r} does not say how it is encoded", entry.name)
+
+    def _check_sizes(self, listed: list[Entry], size: int) -> None:
+        floor, ratio = self._limits.expansion_floor, self._limits.expansion_ratio
+        for entry in listed:
+            if entry.size > floor and entry.size > ratio * entry.packed:
+                raise _bomb(entry.name, entry.size, entry.packed, ratio)
+            if entry.method == STORED and entry.size != entry.packed:
+                self._add("zip-mismatch", f"{entry.packed:,} bytes are stored and {entry.size:,} said", entry.name)
+        total = sum(entry.size for entry in listed)
+        self._limits.check("file", total, "the zip unpacks to too much")
+        if total > floor and total > ratio * size:
+            raise _bomb("the zip", total, size, ratio)
+
+
+@contextmanager
+def open_zip(path: Path, limits: Limits = DEFAULT) -> Iterator[ZipArchive]:
+    """Read the directory and every header of a zip; its members can be read until the block ends.
+
+    Raises NotFound, StorageError; IntegrityError where no directory or header can be read; LimitExceeded.
+    All else that is odd is among its ``problems``.
+    """
+    file = open_regular(path)
+    try:
+        archive = ZipArchive(file, os.fstat(file).st_size, limits)
+        try:
+            yield archive
+        finally:
+            archive.close()
+    finally:
+        os.close(file)
+
+
+def open_regular(path: Path) -> int:
+    """The descriptor of a regular file. Raises NotFound, UsageError, StorageError."""
+    try:
+        # NONBLOCK: opening must not wait for somebody to write into a pipe.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise UsageError(f"{path} is not a file")
+    return file
+
+
+def names_in(path: Path) -> frozenset[str]:
+    """What the directory of a zip names, unchecked; nothing for any other file. Raises NotFound, StorageError."""
+    file = open_regular(path)
+    try:
+        end = _find_end(file, os.fstat(file).st_size, [])
+        if end.size > _DIRECTORY_FOR_NAMES or end.count > DEFAULT.members:
+            return frozenset()
+        return frozenset(entry.name for entry in _directory(file, end, []))
+    except (IntegrityError, LimitExceeded):
+        return frozenset()
+    finally:
+        os.close(file)
+
+
+# --- the end and the directory
+
+
+def _find_end(file: int, size: int, problems: list[Problem]) -> _End:
+    begin = max(0, size - _END.size - _LONGEST_COMMENT)
+    tail = os.pread(file, size - begin, begin)
+    places = [match.start() for match in re.finditer(b"PK\x05\x06", tail) if match.start() + _END.size <= len(tail)]
+    if not places:
+        raise IntegrityError("the zip has no end: it is cut short, or no zip at all")
+    fitting = [at for at in places if at + _END.size + _comment_length(tail, at) == len(tail)]
+    at = (fitting or places)[-1]
+    if not fitting:
+        behind = len(tail) - at - _END.size - _comment_length(tail, at)
+        problems.append(
+            Problem("zip-trailing", f"{abs(behind):,} bytes {'behind' if behind > 0 else 'too few at'} its end")
+        )
+    elif _comment_length(tail, at):
+        problems.append(Problem("zip-comment", f"a comment of {_comment_length(tail, at):,} bytes"))
+    end = _end_at(file, tail, at, begin, problems)
+    if len(fitting) > 1 or [other for other in places if begin + other >= end.start and other != at]:
+        problems.append(Problem("zip-two-ends", "it ends twice: programs differ in which directory they take"))
+    return end
+
+
+def _comment_length(tail: bytes, at: int) -> int:
+    length: int = _END.unpack_from(tail, at)[-1]
+    return length
+
+
+def _end_at(file: int, tail: bytes, at: int, begin: int, problems: list[Problem]) -> _End:
+    _, disk, first_disk, here, count, size, start, _ = _END.unpack_from(tail, at)
+    stop = begin + at
+    locator = os.pread(file, _LOCATOR.size, stop - _LOCATOR.size) if stop >= _LOCATOR.size + _END64.size else b""
+    if locator.startswith(b"PK\x06\x07"):
+        stop -= _LOCATOR.size + _END64.size
+        record = os.pread(file, _END64.size, stop)
+        if not record.startswith(b"PK\x06\x06"):
+            raise IntegrityError(f"the zip is damaged: no ZIP64 end at byte {stop:,}")
+        short = (disk, first_disk, here, count, size, start)
+        _, length, _, _, disk, first_disk, here, count, size, start = _END64.unpack(record)
+        long = (disk, first_disk, here, count, size, start)
+        if length != _END64.size - 12 or any(
+            a != b and a not in (_MANY, _LARGE) for a, b in zip(short, long, strict=True)
+        ):
+            problems.append(Problem("zip-mismatch", "its two ends, for 32 and for 64 bits, say different things"))
+    if (disk, first_disk) != (0, 0) or here != count:
+        raise IntegrityError("the zip is one part of several", hint="join the parts first")
+    shift = stop - size - start
+    if shift < 0:
+        raise IntegrityError(
+            "the zip is damaged or cut short", found=f"a directory up to byte {start + size:,}", expected=f"{stop:,}"
+        )
+    return _End(count, stop - size, size, shift)
+
+
+def _directory(file: int, end: _End, problems: list[Problem]) -> Iterator[Entry]:
+    data = bytearray(end.size)
+    fill(file, data, end.start)
+    at = 0
+    for _ in range(end.count):
+        try:
+            entry, at = _entry(data, at, end.shift)
+        except struct.error:
+            raise IntegrityError(
+                f"the zip is damaged: its directory ends within an entry, at byte {end.start + at:,}"
+            ) from None
+        if entry.header >= end.start:
+            raise IntegrityError(f"the zip is damaged: {entry.name!r} lies behind the directory")
+        yield entry
+    if at != end.size:
+        problems.append(
+            Problem("zip-mismatch", f"its directory has {end.size - at:,} bytes beyond its {end.count:,} entries")
+        )
+
+
+def _entry(data: bytearray, at: int, shift: int) -> tuple[Entry, int]:
+    """The entry that begins at a place of the directory, and where it ends. Raises struct.error, IntegrityError."""
+    fields = _CENTRAL.unpack_from(data, at)
+    mark, by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length = fields[:13]
+    *_, attributes, header = fields
+    if mark != b"PK\x01\x02":
+        raise IntegrityError("the zip is damaged: its directory is none")
+    name_at = at + _CENTRAL.size
+    raw_name = bytes(data[name_at : name_at + name_length])
+    extra = _extra(bytes(data[name_at + name_length : name_at + name_length + extra_length]))
+    stop = name_at + name_length + extra_length + comment_length
+    if stop > len(data):
+        raise struct.error
+    size, packed, header = _as_64(extra, size, packed, header)
+    mode = attributes >> 16 if by >> 8 in _UNIX_HOSTS else 0
+    name = _decoded(raw_name).rstrip("/") or "/"
+    return Entry(name, raw_name, size, packed, crc, method, flags, mode, header + shift, extra), stop
+
+
+def _as_64(extra: dict[int, bytes], *numbers: int) -> tuple[int, ...]:
+    """Each number, out of the ZIP64 field where it is too large for its own: in this order (4.5.3)."""
+    large = extra.get(_ZIP64, b"")
+    many = sum(number == _LARGE for number in numbers)
+    values = iter(struct.unpack_from(f"<{many}Q", large) if len(large) >= 8 * many else (_LARGE,) * many)
+    return tuple(next(values) if number == _LARGE else number for number in numbers)
+
+
+def _extra(data: bytes) -> dict[int, bytes]:
+    """The extra fields (4.5.1) by their number; the first of each, and none that is cut off."""
+    fields: dict[int, bytes] = {}
+    at = 0
+    while at + 4 <= len(data):
+        number, length = struct.unpack_from("<2H", data, at)
+        if at + 4 + length > len(data):
+            break
+        fields.setdefault(number, data[at + 4 : at + 4 + length])
+        at += 4 + length
+    return fields
+
+
+def _decoded(name: bytes) -> str:
+    # Without the flag it would be code page 437 (D.1), but every system of today writes UTF-8.
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("cp437")
+
+
+def _is_unknown(entry: Entry, what: str, numbers: tuple[int, int, int]) -> bool:
+    """Whether a header leaves sizes and CRC to what stands behind the data, as ZIP64 spells it."""
+    crc, packed, size = numbers
+    return what == "sizes and CRC" and bool(entry.flags & _DESCRIPTOR) and crc == 0 and {packed, size} <= {0, _LARGE}
+
+
+def _bomb(what: str, size: int, packed: int, ratio: int) -> LimitExceeded:
+    return LimitExceeded(
+        f"{what} unpacks to suspiciously much",
+        found=f"{packed:,} bytes that become {size:,}",
+        expected=f"at most {ratio} times as many",
+        hint="where the file can be trusted, raise the limit 'expansion_ratio'",
+    )
