@@ -30,16 +30,19 @@ _WRITER = {"keras_version": "keras", "backend": "backend"}  # attributes, and wh
 _LISTS = re.compile(r"(layer_names|weight_names)\d*")
 _TOP_LEVEL = "top_level_model_weights"
 _OPTIMIZER = "optimizer_weights"
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # the second until Keras 2.12
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The weights of one file or of its shards. Tensors can be read while it is open.
 
-    ``form`` is ``weights_h5`` (new layout) or ``legacy_weights_h5`` (old layout), or None where there are
-    none. ``details`` has ``names`` of layers by path (new), or ``layers`` and ``top_level`` (old). Tensors of
-    the old layout are named ``<layer>/<weight>`` and come in the file's order; those of the optimizer have
-    the file's names and order. The new layout's are named by path; numbers count in its order.
+    ``form`` is ``weights_h5`` (new layout), ``legacy_weights_h5`` (old layout), or None where there are none.
+
+    Old: tensors are named ``<layer>/<weight>``, the optimizer's as in the file, both in the file's order;
+    ``details`` has ``layers`` (the names of each layer's tensors) and ``top_level``. New: tensors are named by
+    path and sorted, ``vars/2`` before ``vars/10``; ``details`` has ``names`` of layers by path, and the names of
+    the state of ``metrics``, which Keras 2 kept here and which is no part of the network.
     """
 
     form: str | None
@@ -97,8 +100,9 @@ def _weights(tree: Tree, limits: Limits, name: str) -> Weights:
 
 def _new_layout(tree: Tree, name: str) -> Weights:
     paths = sorted((path for path in tree.datasets if "vars" in path.split("/")[:-1]), key=_natural)
-    tensors = [_tensor(tree, path, path) for path in paths if not _is_optimizer(path)]
-    optimizer = [_tensor(tree, path, path) for path in paths if _is_optimizer(path)]
+    by_owner: dict[str, list[ForeignTensor]] = {"network": [], "optimizer": [], "metrics": []}
+    for path in paths:
+        by_owner[_owner(path)].append(_tensor(tree, path, path))
     names = {
         path.removesuffix("vars").rstrip("/"): attributes["name"]
         for path, attributes in tree.groups.items()
@@ -106,13 +110,20 @@ def _new_layout(tree: Tree, name: str) -> Weights:
     }
     form = "weights_h5" if paths or names else None
     unlisted = _unlisted(tree, paths, name) if form else []
-    return Weights(form, tuple(tensors), tuple(optimizer), {"names": names}, (*tree.problems, *unlisted))
+    return Weights(
+        form,
+        tuple(by_owner["network"]),
+        tuple(by_owner["optimizer"]),
+        {"names": names, "metrics": [tensor.name for tensor in by_owner["metrics"]]},
+        (*tree.problems, *unlisted),
+    )
 
 
-def _is_optimizer(path: str) -> bool:
-    """Whether a path leads through an ``optimizer`` attribute; a layer that is called so is in ``layers``."""
+def _owner(path: str) -> str:
+    """What a variable belongs to, by the attributes that lead to it; a layer of that name is in ``layers``."""
     parts = path.split("/")
-    return any(part == "optimizer" and before != "layers" for before, part in zip(["", *parts], parts, strict=False))
+    owners = (part for before, part in zip(["", *parts], parts, strict=False) if before not in _CONTAINERS)
+    return next((part for part in owners if part in ("optimizer", "metrics")), "network")
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

@@ -9,7 +9,6 @@ What is found otherwise becomes a ``Problem``, and is left alone.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -61,45 +60,13 @@ class Tree:
     problems: list[Problem] = field(default_factory=list)
 
 
-class ByteRange(io.RawIOBase):
-    """``size`` bytes at ``offset`` of an open file, as a stream of their own; the file stays its opener's."""
-
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
-        super().__init__()
-        self._descriptor, self._offset, self._size, self._at = descriptor, offset, size, 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, which may lie beyond the end."""
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """The place where reading goes on."""
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what there is from here on, at most as much as fits."""
-        room = max(0, min(len(buffer), self._size - self._at))
-        count = os.preadv(self._descriptor, [memoryview(buffer)[:room]], self._offset + self._at) if room else 0
-        self._at += count
-        return count
-
-
 @contextmanager
 def open_stream(
     stream: Stream, limits: Limits = DEFAULT, name: str = "the file", *, thorough: bool = False
 ) -> Iterator[Tree]:
     """Walk an HDF5 file in a stream that can be sought and read; its datasets can be read until the block ends.
 
-    The stream may be a :class:`ByteRange`: an HDF5 file that lies stored in another one is read in place.
+    The stream may be a :class:`~modelkeep.formats.byte_range.ByteRange`: an HDF5 file that lies stored in another one is read in place.
     ``name`` says which file it is, in errors and as the place of problems. ``thorough`` also unpacks every
     compressed chunk. Raises LimitExceeded, IntegrityError, MissingExtra without h5py.
     """
@@ -518,7 +485,7 @@ class _Whole:
         view[inside:] = bytes(len(view) - inside)
         rest = view[:inside]
         while rest:
-            count = self._stream.readinto(rest)
+            count = self._stream.readinto(rest)  # type: ignore[union-attr]
             if not count:
                 raise OSError("the file was cut while it was read")
             rest = rest[count:]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import IO
 
 from modelkeep.errors import IntegrityError
 from modelkeep.formats.contents import Problem
 
-Stream = io.RawIOBase | io.BufferedIOBase
+Stream = io.RawIOBase | io.BufferedIOBase | IO[bytes]  # that can be sought, and read into memory
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
