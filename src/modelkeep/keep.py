@@ -408,7 +408,7 @@ class Keep:
             progress=self._progress,
         )
         if signature and report.ok:
-            report = report.extended(self._signatures(version, signature))
+            report = report.extended(self._signatures(version, None if isinstance(signature, bool) else signature))
         if live and report.ok:
             with keras_at_hand():
                 from modelkeep.live import verifying
@@ -419,7 +419,7 @@ class Keep:
             return report.extended(live_findings)
         return report
 
-    def _signatures(self, version: Version, trusted: bool | str | os.PathLike[str]) -> list[Finding]:
+    def _signatures(self, version: Version, trusted: str | os.PathLike[str] | None) -> list[Finding]:
         from modelkeep.provenance import policy, signing
 
         findings = signing.check_version(
@@ -427,7 +427,7 @@ class Keep:
             version.digest,
             version.attachments,
             self._registry.blobs,
-            policy.trusted(self._registry, version.model, None if trusted is True else Path(trusted)),
+            policy.trusted(self._registry, version.model, None if trusted is None else Path(trusted)),
             now=self._registry.ledgers.now(),
         )
         return [*findings, signing.require(findings)]
@@ -674,9 +674,7 @@ class Keep:
         return partial(distance, self._registry.blobs)
 
 
-def _guard(
-    registry: Registry, model: str, alias: str, policies: tuple[Policy, ...], record: VersionRecord
-) -> None:
+def _guard(registry: Registry, model: str, alias: str, policies: tuple[Policy, ...], record: VersionRecord) -> None:
     from modelkeep.provenance import policy  # only where there is one
 
     policy.judge(registry, model, alias, policies, record).raise_for_failures()
