@@ -100,6 +100,9 @@ def look(path: Path) -> Place:
         with path.open("rb") as file:
             return Place(path, False, status.st_size, file.read(_HEAD))
     except FileNotFoundError:
+        # A checkpoint of TensorFlow is named by what its files begin with.
+        if path.name and (index := path.with_name(f"{path.name}.index")).is_file():
+            return look(index)
         raise NotFound(f"there is no file {path}") from None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
