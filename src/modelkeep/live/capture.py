@@ -65,14 +65,14 @@ def capture(model: keras.Model, *, architecture: bool = True, allow_lambda: bool
     internals.sync_jax(model)
     found = inventory(internals.walk(model))
     _refuse_unbuilt(model, found)
-    parts = {BUILD: _json(_record(found)), **_assets(found)}
+    parts = {BUILD: _json(_record(found)), **assets(found)}
     tensors = [source(name, variable) for name, variable in found.variables.items()]
     tensors += [array_source(name, value) for name, value in found.arrays.items()]
     tensors += _torch_rng(found)
     objects = custom_objects.Found((), {}, {}, ())
     findings: tuple[Finding, ...] = ()
     if architecture:
-        config, compile_config, findings = _configs(model, allow_lambda=allow_lambda)
+        config, compile_config, findings = configs(model, allow_lambda=allow_lambda)
         objects = custom_objects.find(config, compile_config, model)
         parts |= {CONFIG: _json(config), PORTABLE_CONFIG: _json(portable(config, objects.objects)), **objects.sources}
         if compile_config is not None:
@@ -109,8 +109,11 @@ def _refuse_unbuilt(model: keras.Model, found: Inventory) -> None:
 # --- configs
 
 
-def _configs(model: keras.Model, *, allow_lambda: bool) -> tuple[Any, Any, tuple[Finding, ...]]:
-    """The config of the model and the arguments of ``compile``, both without lambdas."""
+def configs(model: keras.Model, *, allow_lambda: bool = False) -> tuple[Any, Any, tuple[Finding, ...]]:
+    """The config of the model and the arguments of ``compile`` (None where it was not), both without lambdas.
+
+    Raises CannotRebuild for a class without a config, UnsafeContent for lambdas that are not allowed.
+    """
     try:
         with warnings.catch_warnings():
             # About what Keras would do with one; what is done with it here is said here.
@@ -256,8 +259,8 @@ def _torch_rng(found: Inventory) -> list[TensorSource]:
     return [array_source(TORCH_RNG, internals.torch_rng())]
 
 
-def _assets(found: Inventory) -> dict[str, bytes]:
-    """The files that layers write in ``save_assets``: vocabularies."""
+def assets(found: Inventory) -> dict[str, bytes]:
+    """The files that layers write in ``save_assets``, such as vocabularies, by name below ``LAYER_ASSETS``."""
     parts: dict[str, bytes] = {}
     writers = [(path, node) for path, node in found.nodes if hasattr(node, "save_assets")]
     with tempfile.TemporaryDirectory(prefix="modelkeep-") as folder:

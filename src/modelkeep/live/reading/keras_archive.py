@@ -34,7 +34,5 @@ def read(
     built = building.build(contents.config, keras_version=version, custom_objects=custom_objects, trust=trust)
     findings: tuple[Finding, ...] = built.findings
     if compile and contents.compile:
-        findings += building.compile_model(
-            built.model, contents.compile, keras_version=version, objects=built.objects
-        )
+        findings += building.compile_model(built.model, contents.compile, keras_version=version, objects=built.objects)
     return Read(built.model, (*findings, *store.fill(built.model, contents, skip=skip)))

@@ -1,0 +1,140 @@
+"""What plain Keras makes of a file that was just written, and what such files cannot hold of a model."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from modelkeep.errors import NotFaithful
+from modelkeep.live import custom_objects, internals
+from modelkeep.live.capture import configs
+from modelkeep.live.golden import Predict, outputs_of
+from modelkeep.live.variables import Inventory, inventory, stored_dtype, view
+from modelkeep.report import Finding, Report, Severity, several
+
+NOT_HELD = "not-held"
+
+
+def reopen(path: Path, ending: str, model: keras.Model, *, optimizer: bool = True) -> Predict:
+    """What ``keras.saving.load_model`` makes of a file, after every weight of it was compared with the model's.
+
+    ``ending`` is what Keras wants the file's name to end in; with ``optimizer`` its slots are compared too. Raises
+    NotFaithful with a report that names what differs.
+    """
+    with _named(path, ending) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="keras")  # what they tell of is compared below
+        loaded = keras.saving.load_model(file, custom_objects=objects_of(model), safe_mode=True)
+    compare(model, loaded, optimizer=optimizer).raise_for_failures()
+    return partial(outputs_of, loaded)
+
+
+def rebuilt(model: keras.Model) -> keras.Model:
+    """A model of the same config with weights of its own, compiled like it."""
+    config, compile_config, _ = configs(model)
+    with keras.saving.custom_object_scope(objects_of(model)), internals.sharing(), internals.unchanged_randomness():
+        made: keras.Model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        if compile_config is not None:
+            made.compile_from_config(compile_config)
+    return made
+
+
+def objects_of(model: keras.Model) -> dict[str, object]:
+    """The custom classes and functions of a model, by the name that its config uses."""
+    config, compile_config, _ = configs(model)
+    return custom_objects.find(config, compile_config, model).objects
+
+
+def compare(model: keras.Model, other: keras.Model, *, optimizer: bool) -> Report:
+    """A failure for each weight, and slot, that is not the same to the bit in both.
+
+    What :func:`not_held` tells of is passed by.
+    """
+    was, now = inventory(internals.walk(model)), inventory(internals.walk(other))
+    passed_by = {id(variable) for _, node in was.nodes for variable in _of_merged_lora(node)}
+    passed_by |= {id(v) for _, node in was.nodes if _is_lost(node, was) or not optimizer for v in _slots(node)}
+    findings = [
+        _compared(name, variable, now.variables.get(name))
+        for name, variable in was.variables.items()
+        if name.startswith(("weights/", "optimizer/")) and id(variable) not in passed_by
+    ]
+    return Report("what was written", tuple(findings), NotFaithful)
+
+
+def _compared(name: str, was: internals.Variable, now: internals.Variable | None) -> Finding:
+    if now is None:
+        return Finding("written-weight", Severity.FAILURE, "is not in what was written", name)
+    if stored_dtype(was) != stored_dtype(now) or tuple(was.shape) != tuple(now.shape):
+        text = f"{stored_dtype(was)}{list(was.shape)} became {stored_dtype(now)}{list(now.shape)}"
+        return Finding("written-weight", Severity.FAILURE, text, name)
+    a, b = view(was), view(now)
+    if np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"):
+        return Finding("written-weight", Severity.OK, "equal", name)
+    return Finding("written-weight", Severity.FAILURE, f"{int(np.sum(a != b))} of {a.size} values differ", name)
+
+
+def _of_merged_lora(node: internals.Node) -> list[internals.Variable]:
+    """A layer's variables that Keras writes as one: LoRA's matrices and the kernel that they are added to."""
+    return internals.own_variables(node) if internals.lora_variables(node) else []
+
+
+# --- what files of Keras cannot hold
+
+
+def not_held(found: Inventory, what: str) -> tuple[Finding, ...]:
+    """A note for each kind of state that no file of Keras holds, though a version in a store keeps it."""
+    states = [name for name in found.variables if name.startswith("state/") and "/compiled/" not in name]
+    frozen = {id(variable) for variable in _frozen_alone(found)}
+    kinds = (
+        ("states of random generators, of stateful layers and of metrics", states),
+        ("that single variables are frozen", [name for name, v in found.variables.items() if id(v) in frozen]),
+        ("LoRA's matrices apart from their kernels", [path for path, node in found.nodes if _of_merged_lora(node)]),
+        ("optimizers of what was frozen later", [path for path, node in found.nodes if _is_lost(node, found)]),
+    )
+    return tuple(note(f"{what} does not hold {kind}: {several(names)}") for kind, names in kinds if names)
+
+
+def note(message: str) -> Finding:
+    """That a form cannot hold something."""
+    return Finding(NOT_HELD, Severity.NOTE, message)
+
+
+def _frozen_alone(found: Inventory) -> list[internals.Variable]:
+    """Variables that are frozen though their layers are not, which no config tells."""
+    made_trainable = internals.made_trainable(found.nodes)
+    return [
+        variable
+        for _, node in found.nodes
+        if isinstance(node, keras.Layer) and node.trainable and not internals.lora_variables(node)
+        for variable in internals.own_variables(node)
+        if id(variable) in made_trainable and not variable.trainable
+    ]
+
+
+def _is_lost(node: internals.Node, found: Inventory) -> bool:
+    """Whether Keras will not give an optimizer its slots back: it has them for other variables than are trainable."""
+    if not isinstance(node, keras.optimizers.Optimizer) or not node.built:
+        return False
+    path = next(path for path, other in found.nodes if other is node)
+    owner = dict(found.nodes)[path.rpartition("/")[0]]
+    now = {id(variable) for variable in (*owner.trainable_variables, *_frozen_alone(found))}
+    return {id(variable) for variable in internals.optimizer_targets(node) or ()} != now
+
+
+def _slots(node: internals.Node) -> list[internals.Variable]:
+    return list(node.variables) if isinstance(node, keras.optimizers.Optimizer) else []
+
+
+@contextmanager
+def _named(path: Path, ending: str) -> Iterator[Path]:
+    """The same file under a name of that ending."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".modelkeep-") as folder:
+        other = Path(folder, f"model{ending}")
+        other.hardlink_to(path)
+        yield other
