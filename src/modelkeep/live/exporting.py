@@ -1,0 +1,260 @@
+"""A model in memory written in a foreign form, opened again and replayed before it gets its name.
+
+Routes
+------
+SavedModel, ONNX, LiteRT and OpenVINO come from TensorFlow's graph. Models on JAX and PyTorch are rebuilt under it
+in a process of their own, with the same weights; where that fails, or what comes of it does not answer as the
+model does, the backend's own exporter is tried. Each form's ``BACKENDS`` tells which of them it has.
+
+Replay
+------
+What was written answers the examples at batch sizes 1, 3 and theirs, repeated or cut, and once more with every
+unknown axis twice as long: exporters turn unknown lengths into constants without a word. What differs by more than
+:mod:`modelkeep.live.comparison` allows gets no name.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+from msgspec import convert, to_builtins
+
+from modelkeep.engines.engine import MODULES as ENGINES
+from modelkeep.engines.engine import Engine, open_engine
+from modelkeep.errors import CannotLoad, MissingExtra, ModelkeepError, NotFaithful, UsageError
+from modelkeep.formats.durable import new_file, new_folder
+from modelkeep.live import rebuilding
+from modelkeep.live.arrays import to_arrays
+from modelkeep.live.golden import Predict
+from modelkeep.live.interface import interface
+from modelkeep.live.probes import probes
+from modelkeep.live.replaying import Batch, batches, compare
+from modelkeep.live.signature import signature as signature_of
+from modelkeep.live.tensors import numpy_dtype
+from modelkeep.live.writing.tracing import by_name, nested
+from modelkeep.manifest import Signature
+from modelkeep.report import Finding, Report, Severity
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What writes a form: a module of :mod:`modelkeep.live.writing`, and what has to be installed for it."""
+
+    module: str
+    ending: str  # of the file; empty for a form that is a folder
+    needs: tuple[str, ...] = ()  # modules
+    extra: str = ""  # that brings them
+    has: str = ""  # the file that tells a folder of this form from others, so that it may be overwritten
+
+
+# Form → what writes it.
+WRITERS = {
+    "keras": Writer("keras_archive", ".keras"),
+    "h5": Writer("h5", ".h5"),
+    "weights_h5": Writer("weights", ".weights.h5"),
+    "legacy_weights_h5": Writer("weights", ".h5"),
+    "safetensors": Writer("weights", ".safetensors", ("safetensors",), "safetensors"),
+    "npz": Writer("weights", ".npz"),
+    "json": Writer("architecture", ".json"),
+    "zip": Writer("archives", ".zip"),
+    "tar.gz": Writer("archives", ".tar.gz"),
+    "tar.zst": Writer("archives", ".tar.zst", ("zstandard",), "zstd"),
+    "saved_model": Writer("saved_model", "", ("tensorflow",), "tensorflow", has="saved_model.pb"),
+    "onnx": Writer("onnx", ".onnx", ("tensorflow", "tf2onnx", "onnx", "onnxruntime"), "onnx"),
+    "litert": Writer("litert", ".tflite", ("tensorflow", "ai_edge_litert"), "litert"),
+    "openvino": Writer("openvino", "", ("tensorflow", "openvino"), "openvino", has="model.xml"),
+}
+
+_FIRST = "tensorflow"  # where forms that engines run are written, if it goes
+
+
+def forms() -> dict[str, MissingExtra | None]:
+    """Every form that can be written, with what is missing for it here, or None."""
+    return {form: _missing(form, writer) for form, writer in WRITERS.items()}
+
+
+def export(
+    model: keras.Model,
+    form: str,
+    to: Path,
+    *,
+    signature: Signature | None = None,
+    examples: Any = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Report:
+    """Write ``model`` as ``form`` at ``to``, once what was written has answered as the model does.
+
+    ``signature`` names inputs and outputs; the model's own by default. ``examples`` are inputs as the model takes
+    them; made up from the signature where there are none. The report has the largest difference of each output.
+
+    Raises NotFaithful, with the report, where the form answers otherwise, and UsageError for a form that cannot hold
+    the model; nothing is left at ``to`` then. AlreadyExists unless ``overwrite``; MissingExtra, StorageError.
+    """
+    writer = _writer(form)
+    signature = signature or signature_of(model)
+    inputs = to_arrays(examples) if examples is not None else probes(model, signature)
+    if signature is None or inputs is None:
+        raise UsageError("this model does not tell what it takes", hint="call it once on a batch, then export it")
+    job = _Job(model, form, writer, interface(model, signature, inputs), inputs, options)
+    failures: list[ModelkeepError] = []
+    with _published(to, writer, overwrite=overwrite) as path:
+        for route in _routes(form, writer):
+            try:
+                return job.written(path, route).extended(_tried(failures))
+            except (NotFaithful, UsageError, CannotLoad) as error:
+                failures.append(error)
+        raise failures[0]
+
+
+def _writer(form: str) -> Writer:
+    if form not in WRITERS:
+        raise UsageError("no such form can be written", found=form, expected=f"one of {', '.join(WRITERS)}")
+    missing = _missing(form, WRITERS[form])
+    if missing is not None:
+        raise missing
+    return WRITERS[form]
+
+
+def _missing(form: str, writer: Writer) -> MissingExtra | None:
+    absent = [name for name in writer.needs if find_spec(name) is None]
+    if not absent:
+        return None
+    return MissingExtra(f"writing {form} needs {' and '.join(absent)}", hint=f"pip install 'modelkeep[{writer.extra}]'")
+
+
+def _routes(form: str, writer: Writer) -> list[str]:
+    """The backends under which a form is written, the best first."""
+    here: str = keras.backend.backend()
+    if form not in ENGINES:
+        return [here]
+    own = import_module(f"modelkeep.live.writing.{writer.module}").BACKENDS
+    return [backend for backend in dict.fromkeys((_FIRST, here)) if backend in own]
+
+
+def _tried(failures: Iterable[ModelkeepError]) -> Iterator[Finding]:
+    for failure in failures:
+        yield Finding("export-route", Severity.NOTE, f"another way failed: {failure.what}")
+
+
+# --- written and proved
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: keras.Model
+    form: str
+    writer: Writer
+    signature: Signature
+    inputs: Any
+    options: Mapping[str, Any]
+
+    @cached_property
+    def batches(self) -> tuple[list[Batch], list[Finding]]:
+        return batches(self.model, self.signature, self.inputs)
+
+    def written(self, path: Path, route: str) -> Report:
+        """Write at a private path, open it again and compare. Raises NotFaithful."""
+        made, notes = self.batches
+        _clear(path)
+        findings = self._write(path, route)
+        with self._reopened(path) as predict:
+            compared = compare(predict, self.model, self.signature, made, same_backend=not self.runs)
+        report = Report(f"{self.form} replayed", (*compared, *notes, *findings), NotFaithful)
+        report.raise_for_failures()
+        return report
+
+    @property
+    def runs(self) -> bool:
+        """Whether an engine runs the form."""
+        return self.form in ENGINES
+
+    def _write(self, path: Path, route: str) -> tuple[Finding, ...]:
+        arguments = {"form": self.form, "path": str(path), "signature": to_builtins(self.signature), **self.options}
+        try:
+            if route == keras.backend.backend():
+                return write_here(self.model, **arguments)
+            return rebuilding.under(route, self.model, f"{__name__}:write_here", arguments)
+        except ModelkeepError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"this model cannot be written as {self.form} ({type(error).__name__}: {_shortened(error)})"
+            ) from error
+
+    @contextmanager
+    def _reopened(self, path: Path) -> Iterator[Predict]:
+        if not self.runs:
+            module = import_module(f"modelkeep.live.writing.{self.writer.module}")
+            yield module.reopen(path, form=self.form, model=self.model)
+            return
+        engine = open_engine(self.form, path)
+        try:
+            _check_names(self.signature, engine.signature)
+            yield partial(_answered, engine, self.signature)
+        finally:
+            engine.close()
+
+
+def _check_names(asked: Signature, found: Signature) -> None:
+    for were, are in ((asked.inputs, found.inputs), (asked.outputs, found.outputs)):
+        expected, names = sorted(spec.name for spec in were), sorted(spec.name for spec in are)
+        if names != expected:
+            raise NotFaithful("inputs or outputs lost their names", found=names, expected=expected)
+
+
+def _answered(engine: Engine, signature: Signature, inputs: Any) -> Any:
+    """What an engine answers, nested as the model would; inputs are cast to the dtypes it takes, as Keras does."""
+    given = by_name(signature.input_structure, inputs)
+    cast = {
+        spec.name: given[spec.name] if spec.dtype == "string" else given[spec.name].astype(numpy_dtype(spec.dtype))
+        for spec in signature.inputs
+    }
+    return nested(signature.output_structure, engine.run(cast))
+
+
+def write_here(model: keras.Model, *, form: str, path: str, signature: Any, **options: Any) -> tuple[Finding, ...]:
+    """Write a form at a private path under this backend; ``signature`` as JSON values."""
+    module = import_module(f"modelkeep.live.writing.{WRITERS[form].module}")
+    found: tuple[Finding, ...] = module.write(
+        model, Path(path), form=form, signature=convert(signature, Signature), **options
+    )
+    return found
+
+
+def _shortened(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 500 else f"{text[:250]} … {text[-250:]}"
+
+
+@contextmanager
+def _published(to: Path, writer: Writer, *, overwrite: bool) -> Iterator[Path]:
+    """A private path, of a file or of an empty folder, that becomes ``to`` when the block ends without an error."""
+    if not writer.ending:
+        with new_folder(to, overwrite=overwrite, replaceable=lambda folder: (folder / writer.has).is_file()) as folder:
+            yield folder
+        return
+    with new_file(to, overwrite=overwrite) as fd, tempfile.TemporaryDirectory(prefix=".", dir=to.parent) as private:
+        path = Path(private, f"model{writer.ending}")
+        yield path
+        with path.open("rb") as written, open(fd, "wb", closefd=False) as published:
+            shutil.copyfileobj(written, published)
+
+
+def _clear(path: Path) -> None:
+    """Take away what an earlier route left."""
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.mkdir()
+    else:
+        path.unlink(missing_ok=True)

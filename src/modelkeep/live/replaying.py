@@ -1,0 +1,105 @@
+"""What a written form answers against what the model answers, at several batch sizes and lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from modelkeep.live.arrays import Array, to_array
+from modelkeep.live.comparison import Comparison
+from modelkeep.live.golden import Predict, computed_in, outputs_of
+from modelkeep.live.interface import has_open_rows, rows, with_rows
+from modelkeep.live.writing.tracing import by_name, nested
+from modelkeep.manifest import Signature, TensorSpec
+from modelkeep.report import Finding, Severity
+
+CHECK = "export-replay"
+_BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs, nested as the model takes them, with what it answers, by output name."""
+
+    title: str
+    inputs: Any
+    outputs: dict[str, Array]
+
+
+def batches(model: keras.Model, signature: Signature, inputs: Any) -> tuple[list[Batch], list[Finding]]:
+    """The examples at batch sizes 1, 3 and their own, and one with every unknown axis twice as long.
+
+    A model of a fixed batch size answers at that alone. Where it does not run at another length, though it says that
+    any will do, a note tells so. Raises whatever the model raises on the examples themselves.
+    """
+    given = rows(inputs)
+    counts = sorted({*_BATCHES, given}) if has_open_rows(signature) else [_fixed_rows(signature, given)]
+    made = [_batch(model, signature, f"{count} rows", with_rows(inputs, count)) for count in counts]
+    longer = _longer(signature, with_rows(inputs, counts[0]))
+    if longer is None:
+        return made, []
+    try:
+        made.append(_batch(model, signature, "twice the length", longer))
+    except Exception as error:  # noqa: BLE001 - the model's own code, on inputs it may not be meant for
+        message = f"not tried at another length: the model does not run at twice that of the examples ({error})"
+        return made, [Finding(CHECK, Severity.NOTE, message)]
+    return made, []
+
+
+def compare(
+    predict: Predict, model: keras.Model, signature: Signature, made: list[Batch], *, same_backend: bool
+) -> list[Finding]:
+    """One finding for each output: its largest difference in all batches, or why ``predict`` does not run."""
+    allowed = Comparison(same_backend, tuple(computed_in(model)))
+    worst: dict[str, Finding] = {}
+    for batch in made:
+        for finding in _compared(predict, signature, batch, allowed):
+            if finding.subject not in worst or _badness(finding) > _badness(worst[finding.subject]):
+                worst[finding.subject] = replace(finding, message=f"{finding.message} ({batch.title})")
+    return list(worst.values())
+
+
+def _compared(predict: Predict, signature: Signature, batch: Batch, allowed: Comparison) -> Iterator[Finding]:
+    try:
+        found = by_name(signature.output_structure, predict(batch.inputs))
+    except Exception as error:  # noqa: BLE001 - whatever its runtime raises is the answer
+        message = f"does not run on the examples ({type(error).__name__}: {' '.join(str(error).split())[:500]})"
+        yield Finding(CHECK, Severity.FAILURE, message)
+        return
+    for name, recorded in batch.outputs.items():
+        for finding in allowed.compare(name, recorded, to_array(found[name])):
+            yield replace(finding, check=CHECK, details={**finding.details, "batch": batch.title})
+
+
+def _badness(finding: Finding) -> tuple[bool, float]:
+    difference = finding.details.get("difference", 0.0)
+    return finding.severity is Severity.FAILURE, difference if isinstance(difference, float) else float("inf")
+
+
+def _batch(model: keras.Model, signature: Signature, title: str, inputs: Any) -> Batch:
+    return Batch(title, inputs, by_name(signature.output_structure, outputs_of(model, inputs)))
+
+
+def _fixed_rows(signature: Signature, given: int) -> int:
+    return next((spec.shape[0] for spec in signature.inputs if spec.shape and spec.shape[0] is not None), given)
+
+
+def _longer(signature: Signature, inputs: Any) -> Any:
+    """The inputs with every axis of unknown length, the first apart, twice as long; None where there is none."""
+    specs = {spec.name: spec for spec in signature.inputs}
+    found = by_name(signature.input_structure, inputs)
+    longer = {name: _doubled(array, specs[name]) for name, array in found.items()}
+    if all(longer[name].shape == array.shape for name, array in found.items()):
+        return None
+    return nested(signature.input_structure, longer)
+
+
+def _doubled(array: Array, spec: TensorSpec) -> Array:
+    for axis, length in enumerate(spec.shape or ()):
+        if axis and length is None:
+            array = np.concatenate([array, array], axis=axis)
+    return array

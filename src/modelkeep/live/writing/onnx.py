@@ -1,0 +1,98 @@
+"""ONNX: from TensorFlow's graph by tf2onnx, or from PyTorch's by its own exporter.
+
+TensorFlow's graph is frozen first. Left to itself tf2onnx takes constants that a layer captured (the mean of a
+``Normalization``) for inputs, and its names of lengths change from run to run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from modelkeep.errors import MissingExtra, UsageError
+from modelkeep.live.writing.tracing import frozen, quiet, tensors
+from modelkeep.manifest import Signature, TensorSpec
+from modelkeep.report import Finding, several
+
+BACKENDS = ("tensorflow", "torch")
+OPSET = 18  # of the operators; every runtime since 2023 knows it
+_BATCH = "batch"
+
+
+def write(model: keras.Model, path: Path, *, form: str, signature: Signature) -> tuple[Finding, ...]:
+    """Write an ``.onnx`` file. Raises MissingExtra, and UsageError for a model that ONNX has no operators for."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra("writing ONNX needs onnx", hint="pip install 'modelkeep[onnx]'") from error
+    graph = _by_tensorflow(model, signature) if keras.backend.backend() == "tensorflow" else _by_torch(model, signature)
+    _check_operators(graph)
+    _name_lengths(graph.graph, signature)
+    try:
+        onnx.save(graph, str(path))
+    except ValueError as error:
+        raise UsageError("this model is too large for one ONNX file, which holds 2 GiB", found=error) from error
+    return ()
+
+
+def _by_tensorflow(model: keras.Model, signature: Signature) -> Any:
+    try:
+        from tf2onnx import convert
+    except ImportError as error:
+        raise MissingExtra("writing ONNX needs tf2onnx", hint="pip install 'modelkeep[onnx]'") from error
+    with quiet("tf2onnx"):
+        function = frozen(model, signature)
+        inputs, outputs = tensors(function, signature)
+        graph, _ = convert.from_graph_def(
+            function.graph.as_graph_def(add_shapes=True),
+            name=model.name,
+            input_names=list(inputs.values()),
+            output_names=list(outputs.values()),
+            opset=OPSET,
+            tensors_to_rename={tensor: name for name, tensor in (*inputs.items(), *outputs.items())},
+        )
+    return graph
+
+
+def _by_torch(model: keras.Model, signature: Signature) -> Any:
+    raise NotImplementedError
+
+
+def _check_operators(graph: Any) -> None:
+    """Raise UsageError where the graph has operators that ONNX does not: converters leave in what they do not know."""
+    from onnx import defs
+
+    unknown = Counter(
+        node.op_type for node in _nodes(graph) if node.domain in ("", "ai.onnx") and not defs.has(node.op_type)
+    )
+    if unknown:
+        raise UsageError(
+            "ONNX has no operators for a part of this model, such as text and tables",
+            found=several(sorted(unknown)),
+            hint="write it as saved_model, or split off that part: it can be a step of a pipeline",
+        )
+
+
+def _nodes(graph: Any) -> Any:
+    waiting = [graph.graph]
+    while waiting:
+        for node in waiting.pop().node:
+            yield node
+            waiting += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+
+
+def _name_lengths(graph: Any, signature: Signature) -> None:
+    """Give each unknown length a name that says what it is, the same at every export."""
+    del graph.value_info[:]  # hints about values inside, by the converter's own names
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    for value in (*graph.input, *graph.output):
+        _name_lengths_of(value, specs[value.name])
+
+
+def _name_lengths_of(value: Any, spec: TensorSpec) -> None:
+    for axis, length in enumerate(value.type.tensor_type.shape.dim):
+        if length.HasField("dim_param") or not length.HasField("dim_value"):
+            length.dim_param = _BATCH if axis == 0 else f"{spec.name}_{axis}"

@@ -1,0 +1,108 @@
+"""What a model computes as a function of TensorFlow's, with inputs and outputs under the names of a signature.
+
+From it come SavedModel, ONNX, LiteRT and OpenVINO. It answers as :func:`modelkeep.live.golden.outputs_of` does: what
+layers would assign on the way (states of RNNs, seeds) is dropped, so that each call answers from the state the
+model was in, and no form needs variables that change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from modelkeep.live import internals
+from modelkeep.live.arrays import mapped
+from modelkeep.manifest import Signature
+
+Function = Any  # of TensorFlow's: traced, with known inputs and outputs
+
+
+def by_name(structure: Any, value: Any) -> dict[str, Any]:
+    """The leaves of a nested value, under the names that the signature's ``structure`` has at their places."""
+    if isinstance(structure, Mapping):
+        found = [by_name(inner, value[key]) for key, inner in structure.items()]
+    elif isinstance(structure, list):
+        found = [by_name(inner, one) for inner, one in zip(structure, value, strict=True)]
+    else:
+        return {structure: value}
+    return {name: leaf for part in found for name, leaf in part.items()}
+
+
+def nested(structure: Any, values: Mapping[str, Any]) -> Any:
+    """The inverse of :func:`by_name`."""
+    return mapped(values.__getitem__, structure)
+
+
+def specs(signature: Signature) -> list[Any]:
+    """The inputs as TensorFlow specifies them, in the signature's order."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in signature.inputs]
+
+
+def answers(model: keras.Model, signature: Signature) -> Callable[..., dict[str, Any]]:
+    """A Python function from tensors, in the order of the signature's inputs, to tensors by output name."""
+    import tensorflow as tf
+
+    names = [spec.name for spec in signature.inputs]
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        inputs = nested(signature.input_structure, dict(zip(names, tensors, strict=True)))
+        with keras.StatelessScope():
+            outputs = model(inputs, training=False)
+        return {name: tf.identity(one, name=name) for name, one in by_name(signature.output_structure, outputs).items()}
+
+    return serve
+
+
+def frozen(model: keras.Model, signature: Signature) -> Function:
+    """The same with every variable and captured value made a constant of the graph.
+
+    What neither is, a lookup table, is left as a placeholder beside the inputs.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    with internals.unchanged_randomness():
+        traced = tf.function(answers(model, signature), input_signature=specs(signature), autograph=False)
+        # There is no public name for it; converters outside TensorFlow all use this one.
+        return convert_variables_to_constants_v2(traced.get_concrete_function(), lower_control_flow=False)
+
+
+def named(function: Function, signature: Signature) -> Function:
+    """A frozen function inside one that gives its outputs by name."""
+    import tensorflow as tf
+
+    # TensorFlow sorts outputs by their names.
+    names = sorted(spec.name for spec in signature.outputs)
+
+    def serve(*inputs: Any) -> dict[str, Any]:
+        return dict(zip(names, tf.nest.flatten(function(*inputs)), strict=True))
+
+    return tf.function(serve, input_signature=specs(signature), autograph=False).get_concrete_function()
+
+
+def tensors(function: Function, signature: Signature) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of a frozen function's tensors by name of input and of output."""
+    inputs = zip(signature.inputs, function.inputs, strict=False)
+    # TensorFlow sorts the outputs by their keys.
+    outputs = zip(sorted(spec.name for spec in signature.outputs), function.outputs, strict=True)
+    return {spec.name: tensor.name for spec, tensor in inputs}, {name: tensor.name for name, tensor in outputs}
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """TensorFlow and other loggers told to say nothing below a crash: whoever calls judges the outcome."""
+    found = [logging.getLogger(name) for name in ("tensorflow", "absl", *loggers)]
+    levels = [logger.level for logger in found]
+    for logger in found:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(found, levels, strict=True):
+            logger.setLevel(level)
