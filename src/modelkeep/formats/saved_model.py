@@ -1,0 +1,258 @@
+"""The SavedModel, a folder: ``saved_model.pb`` with graphs that serve, ``variables/``, ``assets/``.
+
+Messages are those of tensorflow/core/protobuf/saved_model.proto and meta_graph.proto. Keras 2 adds what it needs to
+make its model again as ``keras_metadata.pb`` (keras/protobuf/saved_metadata.proto), or in TensorFlow 2.0 to 2.4 as
+metadata of the objects in the graph. A SavedModel that we write holds a whole ``.keras`` file beside that, ``OWN``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modelkeep.errors import IntegrityError, UnsafeContent
+from modelkeep.formats import keras_archive, strict_json
+from modelkeep.formats.checkpointed import Checkpointed, read_checkpointed
+from modelkeep.formats.contents import Contents, Member, Problem
+from modelkeep.formats.folders import Folder, open_folder
+from modelkeep.formats.forms import Form, Place, look
+from modelkeep.formats.limits import Limits
+from modelkeep.formats.mapped import MappedFile
+from modelkeep.formats.protobuf import Message
+from modelkeep.formats.tensor_bundle import DTYPES, TensorBundle, open_bundle, shape_of
+from modelkeep.formats.tf_graph import Graph
+from modelkeep.manifest import Signature, TensorSpec
+
+GRAPHS = "saved_model.pb"
+METADATA = "keras_metadata.pb"
+FINGERPRINT = "fingerprint.pb"
+VARIABLES = "variables/variables"
+ASSETS, EXTRA = "assets/", "assets.extra/"
+OWN = "assets.extra/modelkeep/model.keras"
+SERVE = "serve"  # the tag of the graph that answers
+INIT = "__saved_model_init_op"  # TensorFlow's own, under the signatures
+
+_VARIABLE_OPS = ("VarHandleOp", "VariableV2", "Variable")
+
+
+@dataclass(frozen=True, slots=True)
+class MetaGraph:
+    """One graph with what makes it a program: how to call it, what files it reads, how it is restored."""
+
+    tags: tuple[str, ...]
+    tensorflow: str  # the version that wrote it
+    graph: Graph
+    signatures: Mapping[str, Message]  # SignatureDef
+    assets: Mapping[str, str]  # name of a tensor in the outer graph → file in assets/ whose path it becomes
+    collections: Mapping[str, Message]  # CollectionDef; TensorFlow 1 keeps there what is run when it is loaded
+    saver: Message  # SaverDef
+    objects: Message  # SavedObjectGraph
+
+
+def read_graphs(data: memoryview, limits: Limits) -> tuple[MetaGraph, ...]:
+    """The graphs in the bytes of a ``saved_model.pb``. Raises IntegrityError, LimitExceeded."""
+    saved = Message(data)
+    if saved.unsigned(1) != 1 or 2 not in saved:
+        raise IntegrityError(f"{GRAPHS} is no SavedModel", found=f"schema {saved.unsigned(1)}", expected="schema 1")
+    return tuple(_meta_graph(meta, limits) for meta in saved.messages(2))
+
+
+def _meta_graph(meta: Message, limits: Limits) -> MetaGraph:
+    info, collections = meta.message(1), meta.map(4)
+    # TensorFlow 1 keeps assets as google.protobuf.Any in a collection, later versions in a field as well.
+    listed = [
+        any_value.message(2) for any_value in collections.get("saved_model_assets", Message(b"")).message(5).messages(1)
+    ]
+    return MetaGraph(
+        tags=tuple(info.texts(4)),
+        tensorflow=info.text(5),
+        graph=Graph(meta.view(2), limits),
+        signatures=meta.map(5),
+        assets={asset.message(1).text(1): asset.text(2) for asset in [*listed, *meta.messages(6)]},
+        collections=collections,
+        saver=meta.message(3),
+        objects=meta.message(7),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KerasObject:
+    """A Keras layer, model or metric of Keras 2: its place among the objects, and what Keras kept of it."""
+
+    path: str  # "root.layer_with_weights-0"; "" where only the object graph tells
+    node: int  # in the object graph
+    metadata: Mapping[str, Any]
+
+
+def read_keras_objects(
+    data: memoryview, graphs: tuple[MetaGraph, ...], limits: Limits
+) -> tuple[list[KerasObject], list[Problem]]:
+    """Every Keras object that ``keras_metadata.pb``, or else the graph itself, tells of."""
+    found: list[KerasObject] = []
+    problems: list[Problem] = []
+
+    def add(path: str, node: int, metadata: memoryview) -> None:
+        what = f"{METADATA} of {path or f'object {node}'}"
+        value, odd = strict_json.read(bytes(metadata), what=what, limits=limits)
+        if not isinstance(value, dict):
+            raise IntegrityError(f"{what} is no JSON object")
+        found.append(KerasObject(path, node, value))
+        problems.extend(odd)
+
+    for one in Message(data).messages(1):
+        add(one.text(3), one.integer(2), one.view(5))
+    if not data:
+        for graph in graphs:
+            for number, saved in enumerate(graph.objects.messages(1)):
+                user = saved.message(4)
+                if user.text(1).startswith("_tf_keras_") and user.view(3):
+                    add("root" if not number else "", number, user.view(3))
+    return found, problems
+
+
+# --- the form
+
+
+def recognise(place: Place) -> bool:
+    """Whether a folder holds graphs of a SavedModel."""
+    return place.is_folder and GRAPHS in place.names
+
+
+@contextmanager
+def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
+    """Open a folder; see :class:`modelkeep.formats.forms.Form`."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_folder(place.path, limits))
+        graphs = read_graphs(_file(place.path, folder, GRAPHS, limits.graph), limits)
+        metadata = _file(place.path, folder, METADATA, limits.config) if METADATA in folder.sizes else memoryview(b"")
+        objects, problems = read_keras_objects(metadata, graphs, limits)
+        bundle = _variables(stack, place.path, folder, graphs, limits)
+        held = read_checkpointed(bundle, limits) if bundle else Checkpointed((), (), {})
+        problems += [
+            *folder.problems,
+            *(bundle.problems if bundle else ()),
+            *(bundle.check() if bundle and thorough else ()),
+        ]
+        root = _root(objects)
+        contents = Contents(
+            form="saved_model",
+            path=place.path,
+            size=sum(folder.sizes.values()),
+            writer=_writer(graphs, root),
+            config=root.get("model_config") if _is_network(root) else None,
+            compile=root.get("training_config") if _is_network(root) else None,
+            tensors=held.tensors,
+            optimizer=held.training,
+            signatures=signatures(serving(graphs)),
+            members=tuple(
+                Member(name, size, partial(folder.read, name))
+                for name, size in folder.sizes.items()
+                if name.startswith((ASSETS, EXTRA))
+            ),
+            details={**_details(graphs, objects, root), **held.details},
+            problems=tuple(problems),
+        )
+        yield _with_own(stack, contents, folder, limits, thorough)
+
+
+def serving(graphs: tuple[MetaGraph, ...]) -> MetaGraph:
+    """The graph that serves, else the first."""
+    return next((graph for graph in graphs if SERVE in graph.tags), graphs[0])
+
+
+def signatures(graph: MetaGraph) -> dict[str, Signature]:
+    """What each signature of a graph takes and gives, names in their order in the alphabet."""
+    return {
+        name: Signature(inputs=_specs(signature.map(1)), outputs=_specs(signature.map(2)))
+        for name, signature in sorted(graph.signatures.items())
+        if name != INIT
+    }
+
+
+def _specs(infos: Mapping[str, Message]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(name=name, shape=shape_of(info.message(3)), dtype=DTYPES.get(info.unsigned(2) % 100, "unknown"))
+        for name, info in sorted(infos.items())
+    )
+
+
+def _file(path: Path, folder: Folder, name: str, most: int) -> memoryview:
+    if name not in folder.sizes:
+        raise UnsafeContent(f"{name} is not a regular file")
+    file = MappedFile(path / name)
+    try:
+        return file.all()
+    finally:
+        file.close()
+
+
+def _variables(
+    stack: ExitStack, path: Path, folder: Folder, graphs: tuple[MetaGraph, ...], limits: Limits
+) -> TensorBundle | None:
+    if f"{VARIABLES}.index" in folder.sizes:
+        return stack.enter_context(open_bundle(path / VARIABLES, limits))
+    if any(node.op in _VARIABLE_OPS for _, node in serving(graphs).graph.everything()):
+        raise IntegrityError("the graph has variables and the folder none", expected=f"{VARIABLES}.index")
+    return None
+
+
+def _root(objects: list[KerasObject]) -> Mapping[str, Any]:
+    return next((one.metadata for one in objects if one.node == 0), {})
+
+
+def _is_network(root: Mapping[str, Any]) -> bool:
+    """Whether a config tells the whole network: a subclass' own ``call`` is in no config."""
+    return isinstance(root.get("model_config"), dict) and (
+        root.get("is_graph_network") is True or root["model_config"].get("class_name") == "Sequential"
+    )
+
+
+def _writer(graphs: tuple[MetaGraph, ...], root: Mapping[str, Any]) -> dict[str, str]:
+    found = {
+        "tensorflow": serving(graphs).tensorflow,
+        "keras": root.get("keras_version"),
+        "backend": root.get("backend"),
+    }
+    return {word: value for word, value in found.items() if value and isinstance(value, str)}
+
+
+def _details(graphs: tuple[MetaGraph, ...], objects: list[KerasObject], root: Mapping[str, Any]) -> dict[str, Any]:
+    graph = serving(graphs).graph
+    ops = Counter(node.op for _, node in graph.everything())
+    details = {
+        "tags": [list(one.tags) for one in graphs],
+        "functions": len(graph.functions),
+        "ops": dict(sorted(ops.items())),
+        "assets": sorted(set(serving(graphs).assets.values())),
+    }
+    return details | ({"keras_class": root["class_name"]} if "class_name" in root else {})
+
+
+def _with_own(stack: ExitStack, contents: Contents, folder: Folder, limits: Limits, thorough: bool) -> Contents:
+    """The config of the ``.keras`` file that our own writer puts beside the graphs, where there is one."""
+    if OWN not in folder.sizes:
+        return contents
+    inside = stack.enter_context(keras_archive.read(look(contents.path / OWN), limits, thorough))
+    odd = tuple(replace(problem, place=f"{OWN}: {problem.place}".rstrip(": ")) for problem in inside.problems)
+    return replace(
+        contents,
+        writer={**inside.writer, **contents.writer},
+        config=inside.config,
+        compile=inside.compile,
+        problems=(*contents.problems, *odd),
+    )
+
+
+FORM = Form(
+    names=("saved_model",),
+    title="SavedModel of TensorFlow (a folder)",
+    endings=(),
+    holds=frozenset({"architecture", "weights", "optimizer", "servable"}),
+    recognise=recognise,
+    read=read,
+)
