@@ -66,7 +66,7 @@ def open_stream(
 ) -> Iterator[Tree]:
     """Walk an HDF5 file in a stream that can be sought and read; its datasets can be read until the block ends.
 
-    The stream may be a :class:`~modelkeep.formats.byte_range.ByteRange`: an HDF5 file that lies stored in another one is read in place.
+    The stream may be a ``ByteRange``: an HDF5 file that lies stored in another one is read in place.
     ``name`` says which file it is, in errors and as the place of problems. ``thorough`` also unpacks every
     compressed chunk. Raises LimitExceeded, IntegrityError, MissingExtra without h5py.
     """
@@ -91,7 +91,7 @@ class _Walk:
     def __init__(self, limits: Limits, name: str, size: int, thorough: bool) -> None:
         self.tree = Tree()
         self._limits, self._name, self._size, self._thorough = limits, name, size, thorough
-        self._seen: dict[tuple[int, int], str] = {}  # objects by file and address, and the path of each
+        self._seen: dict[int, str] = {}  # the path of each object, by its address; none is in another file
 
     def problem(self, rule: str, message: str, path: str = "") -> None:
         self.tree.problems.append(Problem(rule, message, f"{self._name}:/{path}"))
@@ -101,25 +101,24 @@ class _Walk:
         from h5py import h5o
 
         root = h5o.open(file, b"/")
-        info = h5o.get_info(root)
-        self._seen[info.fileno, info.addr] = ""
+        self._seen[h5o.get_info(root).addr] = ""
         waiting = [("", root)]
         while waiting:
             path, group = waiting.pop()
             self.tree.groups[path] = self._attributes(group, path)
-            found = (self._followed(group, path, name, link) for name, link in self._links(group, path))
+            found = (self._followed(group, path, *link) for link in self._links(group, path))
             waiting.extend(reversed([one for one in found if one]))
         self._check_totals()
 
-    def _links(self, group: Any, path: str) -> list[tuple[bytes, int]]:
-        """The names in a group, sorted, with the kind of each link; no more of them than the limit allows."""
+    def _links(self, group: Any, path: str) -> list[tuple[bytes, int, int]]:
+        """The names in a group, sorted, each with the kind of its link and, of a hard one, the object's address."""
         from h5py import h5
 
         room = self._limits.objects - len(self._seen)
-        found: list[tuple[bytes, int]] = []
+        found: list[tuple[bytes, int, int]] = []
 
         def add(name: bytes, link: Any) -> bool | None:
-            found.append((name, link.type))
+            found.append((name, link.type, link.u))
             return True if len(found) > room else None
 
         # In native order the index is read as it lies: sorting it first would trust its size.
@@ -128,7 +127,7 @@ class _Walk:
         self._limits.check("depth", path.count("/") + 1, f"{self._name} nests its groups too deep")
         return sorted(found)
 
-    def _followed(self, group: Any, path: str, name: bytes, link: int) -> tuple[str, Any] | None:
+    def _followed(self, group: Any, path: str, name: bytes, link: int, address: int) -> tuple[str, Any] | None:
         """The group that a link leads to, if it is one that was not seen yet; a dataset is taken in."""
         from h5py import h5d, h5g, h5l, h5o
 
@@ -143,7 +142,7 @@ class _Walk:
             self.problem("hdf5-external-link", f"a link to {_text(target[:200])!r} in {_text(file[:200])!r}", inner)
         elif link != h5l.TYPE_HARD:
             self.problem("hdf5-user-link", f"a link of the user-defined kind {link}", inner)
-        elif self._is_new(h5o.get_info(group, name), inner):
+        elif self._is_new(address, inner):
             opened = h5o.open(group, name)
             if isinstance(opened, h5g.GroupID):
                 return inner, opened
@@ -153,8 +152,8 @@ class _Walk:
                 self.problem("hdf5-object", "neither a group nor a dataset", inner)
         return None
 
-    def _is_new(self, info: Any, path: str) -> bool:
-        first = self._seen.setdefault((info.fileno, info.addr), path)
+    def _is_new(self, address: int, path: str) -> bool:
+        first = self._seen.setdefault(address, path)
         if first != path:
             self.problem("hdf5-shared-object", f"it is /{first} once more", path)
         return first == path
