@@ -34,6 +34,7 @@ class Built:
 
     model: keras.Model
     findings: tuple[Finding, ...]
+    config: Any  # what it was built from
     objects: dict[str, object] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ def build(
     needs.raise_if_missing()
     check_config(new, needs.objects)
     model = _built(new, needs)
-    return Built(model, tuple(needs.findings), needs.objects, upgraded.renamed)
+    return Built(model, tuple(needs.findings), new, needs.objects, upgraded.renamed)
 
 
 def compile_model(
