@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,6 @@ import keras
 from modelkeep.formats.contents import Contents
 from modelkeep.live import building
 from modelkeep.live.reading import Read, store
-from modelkeep.report import Finding
 
 
 def read(
@@ -30,9 +29,16 @@ def read(
     """
     if into is not None:
         return Read(into, store.fill(into, contents, skip=skip))
-    version = contents.writer.get("keras", "")
-    built = building.build(contents.config, keras_version=version, custom_objects=custom_objects, trust=trust)
-    findings: tuple[Finding, ...] = built.findings
+    version = contents.writer.get("keras")
+    built = building.build(
+        {key: value for key, value in contents.config.items() if key != "compile_config"},
+        keras_version=version,
+        compile_config=contents.compile if compile else None,
+        custom_objects=custom_objects,
+        trust=trust,
+        file=contents.path.name,
+    )
+    findings = built.findings
     if compile and contents.compile:
         findings += building.compile_model(built.model, contents.compile, keras_version=version, objects=built.objects)
     return Read(built.model, (*findings, *store.fill(built.model, contents, skip=skip)))

@@ -76,7 +76,8 @@ class _Filling:
         self._find_nodes()
         for path, node in self.nodes:
             self._plan(path, node, self._taken(node))
-        self.unused += [tensor for group in self.left.values() for tensor in group.values()]
+        for key, group in self.left.items():
+            self._leave(str(key), group)
         self._compare_names()
         with _unchanged_on_error(self._variables_that_change()):
             for path, node, group in self.by_themselves:
@@ -146,6 +147,15 @@ class _Filling:
             self.again += again
             taken = {id(tensor) for _, tensor in again}
             self.unused += [tensor for tensor in twice.values() if id(tensor) not in taken]
+
+    def _leave(self, path: str, group: Group) -> None:
+        """Tell of a group that no node has taken. Optimizers are not there where a model was not compiled."""
+        optimizer = {id(tensor) for tensor in self.contents.optimizer}
+        if all(id(tensor) in optimizer for tensor in group.values()):
+            text = f"{len(group)} variables of an optimizer are left, since what they belong to is not compiled"
+            self.findings.append(Finding("optimizer-left", Severity.NOTE, text, path))
+        else:
+            self.unused += group.values()
 
     def _optimizer_stays_fresh(self, path: str, why: str, tensors: list[ForeignTensor]) -> None:
         text = f"{why}; it starts anew"
