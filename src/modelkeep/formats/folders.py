@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from modelkeep.errors import NotFound, StorageError, UnsafeContent
-from modelkeep.formats.byte_range import ByteRange, fill
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
+from modelkeep.formats.streams import ByteRange, fill
 
 _CHUNK = MIB  # bytes read at a time
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkeep.errors import IntegrityError, LimitExceeded, UnsafeContent
-from modelkeep.formats.byte_range import ByteRange
 from modelkeep.formats.contents import Contents, ForeignTensor, Member, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
+from modelkeep.formats.streams import ByteRange
 from modelkeep.formats.zip_reading import open_regular
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from modelkeep.formats import npy
 from modelkeep.formats.contents import Contents, ForeignTensor, Member, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
+from modelkeep.formats.streams import Chunks
 from modelkeep.formats.zip_reading import ZipArchive, open_regular
 
 if TYPE_CHECKING:
@@ -36,31 +37,6 @@ class Arrays:
     problems: tuple[Problem, ...]
     optimizer: tuple[ForeignTensor, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
-
-
-class _Chunks(io.RawIOBase):
-    """Pieces of a file as a stream that is read from its beginning to its end."""
-
-    def __init__(self, chunks: Iterator[memoryview]) -> None:
-        super().__init__()
-        self._chunks, self._rest = chunks, memoryview(b"")
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, or as much of it as there is."""
-        view, done = memoryview(buffer).cast("B"), 0
-        while done < len(view):
-            if not len(self._rest):
-                self._rest = next(self._chunks, memoryview(b""))
-                if not len(self._rest):
-                    break
-            piece = self._rest[: len(view) - done]
-            view[done : done + len(piece)] = piece
-            self._rest, done = self._rest[len(piece) :], done + len(piece)
-        return done
 
 
 @contextmanager
@@ -96,7 +72,7 @@ def open_arrays(file: int, limits: Limits, name: str, *, thorough: bool = False)
 def _array(archive: ZipArchive, member: str, header: npy.Header, size: int) -> Array:
     if found := npy.problems_of(header, size, member):
         raise UnsafeContent(f"{member} is not read: {found[0].message}")
-    stream = _Chunks(archive.chunks(member))
+    stream = Chunks(archive.chunks(member))
     npy.read_header(stream, member)
     array = npy.read_numbers(stream, header, member)
     if stream.read(1):  # and so the CRC is compared, at the end

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import IntegrityError, MissingExtra, StorageError
 from modelkeep.formats import strict_json
-from modelkeep.formats.byte_range import fill
 from modelkeep.formats.contents import Contents, ForeignTensor, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
+from modelkeep.formats.streams import fill
 from modelkeep.formats.zip_reading import open_regular
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import IO
 
 from modelkeep.errors import IntegrityError, LimitExceeded, NotFound, StorageError, UnsafeContent, UsageError
-from modelkeep.formats.byte_range import ByteRange, fill
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.formats.member_names import clashes, fault_of
+from modelkeep.formats.streams import ByteRange, fill
 
 STORED, DEFLATED = 0, 8
 _LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7

@@ -1,9 +1,10 @@
-"""A run of bytes in an open file, read as if it were a file of its own, where it lies."""
+"""Bytes read as if they were a file of their own: a run of another file, or pieces that come one by one."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from modelkeep.errors import IntegrityError, StorageError
@@ -58,3 +59,28 @@ class ByteRange(io.RawIOBase):
         fill(self._file, view, self._start + self._at)
         self._at += len(view)
         return len(view)
+
+
+class Chunks(io.RawIOBase):
+    """Pieces of a file as a stream that is read from its beginning to its end."""
+
+    def __init__(self, chunks: Iterator[memoryview]) -> None:
+        super().__init__()
+        self._chunks, self._rest = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer, or as much of it as there is."""
+        view, done = memoryview(buffer).cast("B"), 0
+        while done < len(view):
+            if not len(self._rest):
+                self._rest = next(self._chunks, memoryview(b""))
+                if not len(self._rest):
+                    break
+            piece = self._rest[: len(view) - done]
+            view[done : done + len(piece)] = piece
+            self._rest, done = self._rest[len(piece) :], done + len(piece)
+        return done
