@@ -17,6 +17,7 @@ SECTIONS = {
     "Put in and take out": ("add", "export"),
     "Any model file": ("inspect", "convert"),
     "Ask": ("list", "versions", "show", "history", "search", "diff", "verify"),
+    "Vouch": ("sign", "policy", "sbom"),
     "Move names": ("promote", "split", "rollback", "unalias"),
     "Mark and remove": ("annotate", "yank", "delete"),
     "Look after": ("gc", "fsck", "completion"),

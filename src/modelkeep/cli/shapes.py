@@ -8,6 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from modelkeep.entry import Entry as LedgerEntry
+    from modelkeep.entry import Policy as LedgerPolicy
     from modelkeep.registry import ModelSummary
     from modelkeep.version import Version as KeptVersion
 
@@ -204,6 +205,59 @@ class Swept(Shape):
     young_bytes: int
     kept: Annotated[int, says("blobs that something needs")]
     kept_bytes: int
+
+
+class Signed(Shape):
+    """A signature that was made or taken in."""
+
+    signed: Annotated[str, says("`model:version`, or the file or folder")]
+    key: Annotated[str, says("the key's id: SHA-256 of its public half in PEM")]
+    path: Annotated[str | None, says("where the signature was written, if it was")]
+
+
+class PolicyKey(Shape):
+    """Whose signature counts."""
+
+    id: str
+    name: str
+    identity: Annotated[str | None, says("who, at which issuer, where it is no key")]
+    until: Annotated[str | None, says("RFC 3339, UTC")]
+    revoked: bool
+
+
+class Policy(Shape):
+    """What aliases demand."""
+
+    aliases: Annotated[str, says("an alias, or a pattern")]
+    required: Annotated[int, says("how many of the keys must have signed")]
+    keys: list[PolicyKey]
+
+    @classmethod
+    def of(cls, policy: LedgerPolicy) -> Policy:
+        """From the ledger."""
+        keys = [
+            PolicyKey(
+                id=key.id,
+                name=key.name,
+                identity=f"{key.identity} at {key.issuer}" if key.identity else None,
+                until=key.not_after,
+                revoked=key.revoked,
+            )
+            for key in policy.keys
+        ]
+        return cls(aliases=policy.aliases, required=policy.required, keys=keys)
+
+
+class Bill(Shape):
+    """A bill of materials: [CycloneDX 1.6](https://cyclonedx.org/docs/1.6/json/)."""
+
+    bomFormat: Annotated[str, says("`CycloneDX`")]  # noqa: N815 - the standard's names
+    specVersion: Annotated[str, says("`1.6`")]  # noqa: N815
+    serialNumber: Annotated[str, says("of the version's digest")]  # noqa: N815
+    version: int
+    metadata: Annotated[dict[str, Any], says("the version, its files and its model card in `component`")]
+    components: Annotated[list[dict[str, Any]], says("the packages it was saved with")] = []
+    dependencies: list[dict[str, Any]] = []
 
 
 class Standing(Shape):

@@ -15,12 +15,10 @@ from pathlib import Path
 
 from modelkeep.catalog import VersionRecord
 from modelkeep.entry import Policy, TrustedKey
-from modelkeep.errors import GateRefused, UsageError
+from modelkeep.errors import GateRefused
 from modelkeep.provenance import signing, trust
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
-
-VARIABLE = "MODELKEEP_TRUSTED_KEYS"
 
 
 def of_keys(aliases: str, trusted: Path, required: int) -> Policy:
@@ -44,16 +42,10 @@ def trusted(registry: Registry, model: str, path: Path | None) -> tuple[TrustedK
 
     Raises UsageError where nobody is trusted, and what :func:`trust.read` raises.
     """
-    if path is None and VARIABLE in os.environ:
-        path = Path(os.environ[VARIABLE])
-    if path is not None:
-        return trust.read(path)
     found = {key.id: key for policy in registry.policies(model).values() for key in policy.keys}
-    if not found:
-        raise UsageError(
-            f"nobody is trusted to sign {model}", hint=f"name a file of public keys, here or in ${VARIABLE}"
-        )
-    return tuple(found.values())
+    if path is None and trust.VARIABLE not in os.environ and found:
+        return tuple(found.values())
+    return trust.here(path, model)
 
 
 def report(registry: Registry, model: str, alias: str, version: str | None = None) -> Report:

@@ -16,20 +16,23 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import blake3
 
 from modelkeep.catalog import Attachment
-from modelkeep.entry import TrustedKey
+from modelkeep.entry import TrustedKey, moment
 from modelkeep.errors import LimitExceeded, ModelkeepError, NotFound, StorageError, UnsafeContent, UsageError
+from modelkeep.formats.durable import new_file
 from modelkeep.manifest import Manifest
 from modelkeep.provenance import dsse, keyless, keys, statement, trust
 from modelkeep.provenance.statement import Statement, Subject
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.storage.blobs import Blobs
+from modelkeep.storage.local import write_all
 from modelkeep.version import Version
 
 SIGNATURE = "signature:"  # kinds of attachments, each followed by the id of the key
@@ -271,7 +274,9 @@ def sign_path(path: Path, signer: Signer, *, signature: Path | None = None) -> b
     return signer.seal(statement.encode(said))
 
 
-def verify_path(path: Path, trusted: Sequence[TrustedKey], *, signature: Path | None = None, now: str) -> Report:
+def verify_path(
+    path: Path, trusted: Sequence[TrustedKey], *, signature: Path | None = None, now: str | None = None
+) -> Report:
     """Whether a trusted key signed exactly what lies at ``path``; the report's error is UnsafeContent.
 
     A key's scope is asked by the name that is signed. Nothing but the signature itself is left out, no link is
@@ -282,7 +287,7 @@ def verify_path(path: Path, trusted: Sequence[TrustedKey], *, signature: Path | 
     try:
         data = read_signature(at)
         said = statement.decode(dsse.decode(data).payload, statement.SIGNATURE)
-        key, objection = signer_of(data, trusted, said.subject[0].name, now)
+        key, objection = signer_of(data, trusted, said.subject[0].name, now or moment(datetime.now(UTC)))
         if key is None or objection:
             raise UnsafeContent(f"{at.name} is {_worth(key, objection)[1]}")
         signed = statement.files_of(said)
@@ -292,6 +297,13 @@ def verify_path(path: Path, trusted: Sequence[TrustedKey], *, signature: Path | 
         return Report(title, (Finding("signature", Severity.FAILURE, str(error), at.name),), UnsafeContent)
     message = f"{len(signed):,} files signed by {key.name} as {said.subject[0].name}"
     return Report(title, (Finding("signature", Severity.OK, message, at.name, {"key": key.id}),), UnsafeContent)
+
+
+def write(signature: bytes, path: Path) -> Path:
+    """Write a signature durably, in the place of an earlier one. Raises StorageError."""
+    with new_file(path, overwrite=True) as file:
+        write_all(file, [signature])
+    return path
 
 
 def _inside(folder: Path, file: Path) -> str:

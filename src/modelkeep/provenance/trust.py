@@ -19,6 +19,7 @@ to be signed again.
 from __future__ import annotations
 
 import hashlib
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from modelkeep.errors import UsageError
 from modelkeep.provenance import keys
 
 MAX_KEYS = 1000
+VARIABLE = "MODELKEEP_TRUSTED_KEYS"  # names a trust file
 
 
 class _Listed(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,6 +49,18 @@ class _Listed(msgspec.Struct, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     keys: tuple[_Listed, ...]
+
+
+def here(path: Path | None, what: str) -> tuple[TrustedKey, ...]:
+    """The keys of a trust file, or of the one that the environment names.
+
+    Raises UsageError where there is none: nobody is trusted to sign ``what``. And as :func:`read`.
+    """
+    if path is None and VARIABLE not in os.environ:
+        raise UsageError(
+            f"nobody is trusted to sign {what}", hint=f"name a file of public keys, here or in ${VARIABLE}"
+        )
+    return read(path or Path(os.environ[VARIABLE]))
 
 
 def read(path: Path) -> tuple[TrustedKey, ...]:
