@@ -17,9 +17,9 @@ PATH = Path(__file__).parent.parent / "src" / "modelkeep" / "safety" / "keras_na
 _FUNCTIONS = ("activations", "losses", "metrics", "ops")
 _BUILDERS = {"get", "serialize", "deserialize"}
 # Of releases that are no longer to be had, and those that TensorFlow makes of plain operations.
-_OLD = """ AtrousConvolution1D AtrousConvolution2D AtrousConv1D AtrousConv2D ConvRecurrent2D CuDNNGRU CuDNNLSTM Highway 
- MaxoutDense Merge Recurrent SpatialDropout TFOptimizer TimeDistributedDense Deconv2D Deconvolution2D Deconv3D 
- Deconvolution3D Conv2DLSTM AddLoss AddMetric ClassMethod InstanceMethod InstanceProperty SlicingOpLambda 
+_OLD = """ AtrousConvolution1D AtrousConvolution2D AtrousConv1D AtrousConv2D ConvRecurrent2D CuDNNGRU CuDNNLSTM Highway
+ MaxoutDense Merge Recurrent SpatialDropout TFOptimizer TimeDistributedDense Deconv2D Deconvolution2D Deconv3D
+ Deconvolution3D Conv2DLSTM AddLoss AddMetric ClassMethod InstanceMethod InstanceProperty SlicingOpLambda
  TFOpLambda Container Graph
 """
 

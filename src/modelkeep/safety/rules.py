@@ -30,6 +30,7 @@ class Rule:
     title: str
     why: str
     advisories: tuple[str, ...] = ()
+    waivable: bool = True  # whether a file may be let break it: not where nobody knows what is being let pass
 
 
 RULES: dict[str, Rule] = {}
@@ -50,6 +51,7 @@ rules(
         "A part could not be looked at",
         "What cannot be read as its form demands cannot be judged either; a reader that is more lenient may do with it "
         "whatever its author wished.",
+        waivable=False,
     ),
     Rule(
         "damaged",
@@ -69,6 +71,7 @@ rules(
         Level.HIGH,
         "No kind of model file",
         "Nothing that is known begins so; a program that opens it anyway guesses.",
+        waivable=False,
     ),
     Rule(
         "wrong-ending",
@@ -76,12 +79,6 @@ rules(
         "The name claims another form than the bytes",
         "Programs that choose a reader by the name would read it otherwise than it was looked at here: a pickle named "
         ".keras, say.",
-    ),
-    Rule(
-        "unknown-problem",
-        Level.HIGH,
-        "A reader found what no rule speaks of",
-        "Whatever is odd and not understood is not taken for harmless.",
     ),
     # --- configs of Keras
     Rule(
@@ -171,39 +168,6 @@ rules(
         Level.MEDIUM,
         "A class or function that is not Keras' own",
         "It is never imported because a file names it; it has to be given by whoever loads the file.",
-    ),
-    # --- pickles
-    Rule(
-        "pickle-call",
-        Level.CRITICAL,
-        "A pickle that calls something outside the known",
-        "Unpickling calls whatever the pickle names, before anybody sees the result.",
-        ("CVE-2025-32434", "CVE-2024-37052"),
-    ),
-    Rule(
-        "pickle-unresolved",
-        Level.CRITICAL,
-        "A pickle whose names cannot be told",
-        "It makes the name of what it calls while it is read, or refers to what only the reading program knows.",
-    ),
-    Rule(
-        "pickle-broken",
-        Level.CRITICAL,
-        "A pickle that breaks off",
-        "Unpickling has called everything before the break by the time it fails.",
-        ("CVE-2025-1716", "CVE-2025-10155", "CVE-2025-10156", "CVE-2025-10157"),
-    ),
-    Rule(
-        "pickle-known",
-        Level.MEDIUM,
-        "A pickle of known classes",
-        "All that it calls builds arrays, counters or tokenizers; still, a form without code would do.",
-    ),
-    Rule(
-        "pickle-data",
-        Level.LOW,
-        "A pickle of plain values",
-        "It calls nothing; JSON would do.",
     ),
     # --- text
     Rule(
