@@ -19,9 +19,15 @@ from modelkeep.formats.limits import Limits
 from modelkeep.formats.streams import fill
 from modelkeep.formats.zip_reading import open_regular
 
-WAY_OUT_OF_YAML = re.compile(
-    rb"(?:---\s+)?(?:!!python/[^\n]*\n)?(?:\s*(?:backend|class_name|config|keras_version)\s*:[^\n]*\n)"
+WAY_OUT_OF_YAML = (
+    "with the Keras that wrote it (at most 2.5), in a place where it may run what it likes: "
+    "open('model.json', 'w').write(keras.models.model_from_yaml(open('model.yaml').read()).to_json())"
 )
+_WRITER = {"keras_version": "keras", "backend": "backend"}
+_FIRST_KEY = re.compile(rb'\s*"?\{\s*"(?:class_name|module|config|keras_version|backend|name|registered_name)"\s*:')
+_CLASS = re.compile(rb'"class_name"\s*:')
+_TOKENIZER = re.compile(rb'"class_name"\s*:\s*"Tokenizer"')
+_YAML = re.compile(rb"(?:---\s+)?(?:!!python/[^\n]*\n)?\s*(?:backend|class_name|config|keras_version)\s*:[^\n]*\n")
 _PYTHON_TAG = re.compile(rb"!!?<?(?:tag:yaml\.org,2002:)?python/[^\s>]*")
 
 
