@@ -33,6 +33,7 @@ COLD = [
     "annotate sentiment:1.1.0 --tag seen",
     "yank sentiment:1.1.0",
     "delete sentiment:1.1.0",
+    "policy sentiment",
     "gc --dry-run",
     "completion bash",
 ]

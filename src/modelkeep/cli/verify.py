@@ -28,7 +28,7 @@ _PATH = click.Path(path_type=Path)
     "--trust-keys",
     type=_PATH,
     metavar="FILE",
-    help="Who is trusted: a file or folder of public keys.  [default: $MODELKEEP_TRUSTED_KEYS, else the model's policies]",
+    help="Public keys, a file or a folder.  [default: $MODELKEEP_TRUSTED_KEYS, else the model's policies]",
 )
 @click.option("--path", type=_PATH, metavar="PATH", help="A signed file or folder instead of a version.")
 @click.option(
