@@ -145,6 +145,40 @@ def custom_objects_option(function: Decorated) -> Decorated:
     return _custom_objects(run)  # type: ignore[return-value]
 
 
+_limits = click.option(
+    "--limit",
+    "raised",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a limit of what the file may ask for, such as memory=2GiB or seconds=60. May be given again.",
+)
+
+
+def limits_option(function: Decorated) -> Decorated:
+    """``--limit NAME=VALUE``, handed on as ``limits=Limits(…)``."""
+
+    @functools.wraps(function)
+    def run(*args: Any, raised: Sequence[str], **kwargs: Any) -> Any:
+        from modelkeep.formats.limits import Limits
+
+        return function(*args, limits=Limits(**dict(map(_limit, raised))), **kwargs)
+
+    return _limits(run)  # type: ignore[return-value]
+
+
+def _limit(text: str) -> tuple[str, int]:
+    from modelkeep.formats.limits import GIB, KIB, LIMITS, MIB
+
+    name, value = _split(text, "VALUE")
+    if name not in LIMITS:
+        raise click.BadParameter(f"{name!r} is no limit; there are {', '.join(LIMITS)}", param_hint="--limit")
+    for unit, size in (("KiB", KIB), ("MiB", MIB), ("GiB", GIB), ("", 1)):
+        number = value.removesuffix(unit)
+        if value.endswith(unit) and number.isdecimal():
+            return name, int(number) * size
+    raise click.BadParameter(f"{text!r}: the value is a number, or one with KiB, MiB or GiB", param_hint="--limit")
+
+
 def _imported(places: Sequence[str]) -> dict[str, Any]:
     import importlib
     import sys

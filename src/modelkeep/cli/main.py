@@ -15,7 +15,7 @@ from modelkeep.cli import failures
 
 SECTIONS = {
     "Put in and take out": ("add", "export"),
-    "Any model file": ("inspect", "convert"),
+    "Any model file": ("scan", "inspect", "convert"),
     "Ask": ("list", "versions", "show", "history", "search", "diff", "verify"),
     "Vouch": ("sign", "policy", "sbom"),
     "Move names": ("promote", "split", "rollback", "unalias"),

@@ -195,6 +195,29 @@ class Inspection(Shape):
     problems: Annotated[list[dict[str, Any]], says("what is odd; `modelkeep scan` judges it")] = []
 
 
+class ScanFinding(Shape):
+    """One place where a file breaks a rule of the scan."""
+
+    rule: Annotated[str, says("its id, as `--allow` takes it; docs/guide/scanning.md has all")]
+    level: Annotated[str, says("`critical`, `high`, `medium` or `low`")]
+    title: str
+    message: str
+    place: Annotated[str, says("where in the file")]
+    allowed: Annotated[bool, says("let pass by name")]
+    advisories: Annotated[list[str], says("published weaknesses that the rule answers")]
+
+
+class Scan(Shape):
+    """What the scan of one file found."""
+
+    path: str
+    form: Annotated[str | None, says("`keras`, `h5`, `saved_model`, `pickle`, …; null where none was recognised")]
+    digest: Annotated[str, says("of the file's bytes; of a folder, of the names and digests of its files")]
+    ok: Annotated[bool, says("nothing is refused; else the exit code is 21")]
+    findings: list[ScanFinding]
+    unconfined: Annotated[list[str], says("what this system could not take from the process that looked")]
+
+
 class Swept(Shape):
     """What a gc found and did."""
 
