@@ -31,7 +31,7 @@ from msgspec import convert, to_builtins
 
 from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
-from modelkeep.errors import CannotLoad, MissingExtra, ModelkeepError, NotFaithful, UsageError
+from modelkeep.errors import CannotLoad, MissingExtra, ModelkeepError, NotFaithful, UnsafeContent, UsageError
 from modelkeep.formats.durable import new_file, new_folder
 from modelkeep.live import rebuilding
 from modelkeep.live.arrays import to_arrays
@@ -41,6 +41,7 @@ from modelkeep.live.probes import probes
 from modelkeep.live.replaying import Batch, batches, compare
 from modelkeep.live.signature import signature as signature_of
 from modelkeep.live.tensors import numpy_dtype
+from modelkeep.live.writing import saved_model
 from modelkeep.live.writing.tracing import by_name, nested
 from modelkeep.manifest import Signature
 from modelkeep.report import Finding, Report, Severity
@@ -112,7 +113,7 @@ def export(
         for route in _routes(form, writer):
             try:
                 return job.written(path, route).extended(_tried(failures))
-            except (NotFaithful, UsageError, CannotLoad) as error:
+            except (NotFaithful, UsageError, CannotLoad, UnsafeContent) as error:
                 failures.append(error)
         raise failures[0]
 
@@ -181,16 +182,19 @@ class _Job:
 
     def _write(self, path: Path, route: str) -> tuple[Finding, ...]:
         arguments = {"form": self.form, "path": str(path), "signature": to_builtins(self.signature), **self.options}
-        try:
-            if route == keras.backend.backend():
-                return write_here(self.model, **arguments)
-            return rebuilding.under(route, self.model, f"{__name__}:write_here", arguments)
-        except ModelkeepError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"this model cannot be written as {self.form} ({type(error).__name__}: {_shortened(error)})"
-            ) from error
+        if route == keras.backend.backend():
+            return (*write_here(self.model, **arguments), *self._beside(path))
+        found = rebuilding.under(route, self.model, f"{__name__}:write_here", arguments)
+        rebuilt = Finding("export-route", Severity.NOTE, f"written from the model rebuilt under {route}")
+        return (*found, rebuilt, *self._beside(path))
+
+    def _beside(self, path: Path) -> tuple[Finding, ...]:
+        """What a form that answers cannot hold; a SavedModel takes the rest along, with the optimizer that is here."""
+        if self.form == "saved_model":
+            return saved_model.ride_along(self.model, path)
+        if self.runs:
+            return (Finding("not-held", Severity.NOTE, "layers, optimizer and training state: it only answers"),)
+        return ()
 
     @contextmanager
     def _reopened(self, path: Path) -> Iterator[Predict]:
@@ -224,15 +228,23 @@ def _answered(engine: Engine, signature: Signature, inputs: Any) -> Any:
 
 
 def write_here(model: keras.Model, *, form: str, path: str, signature: Any, **options: Any) -> tuple[Finding, ...]:
-    """Write a form at a private path under this backend; ``signature`` as JSON values."""
+    """Write a form at a private path under this backend; ``signature`` as JSON values.
+
+    Raises UsageError for whatever a converter raises.
+    """
     module = import_module(f"modelkeep.live.writing.{WRITERS[form].module}")
-    found: tuple[Finding, ...] = module.write(
-        model, Path(path), form=form, signature=convert(signature, Signature), **options
-    )
+    try:
+        found: tuple[Finding, ...] = module.write(
+            model, Path(path), form=form, signature=convert(signature, Signature), **options
+        )
+    except ModelkeepError:
+        raise
+    except Exception as error:
+        raise UsageError(f"this model cannot be written as {form} ({type(error).__name__}: {_short(error)})") from error
     return found
 
 
-def _shortened(error: Exception) -> str:
+def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 500 else f"{text[:250]} … {text[-250:]}"
 

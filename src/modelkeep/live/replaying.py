@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from modelkeep.errors import UsageError
 from modelkeep.live.arrays import Array, to_array
 from modelkeep.live.comparison import Comparison
 from modelkeep.live.golden import Predict, computed_in, outputs_of
@@ -34,11 +35,17 @@ def batches(model: keras.Model, signature: Signature, inputs: Any) -> tuple[list
     """The examples at batch sizes 1, 3 and their own, and one with every unknown axis twice as long.
 
     A model of a fixed batch size answers at that alone. Where it does not run at another length, though it says that
-    any will do, a note tells so. Raises whatever the model raises on the examples themselves.
+    any will do, a note tells so. Raises UsageError for examples that are nothing the model answers.
     """
     given = rows(inputs)
     counts = sorted({*_BATCHES, given}) if has_open_rows(signature) else [_fixed_rows(signature, given)]
-    made = [_batch(model, signature, f"{count} rows", with_rows(inputs, count)) for count in counts]
+    try:
+        made = [_batch(model, signature, f"{count} rows", with_rows(inputs, count)) for count in counts]
+    except Exception as error:
+        raise UsageError(
+            f"the examples are nothing that this model answers ({type(error).__name__}: {error})",
+            hint="give a batch of what it takes, such as x_test[:10]",
+        ) from error
     longer = _longer(signature, with_rows(inputs, counts[0]))
     if longer is None:
         return made, []
@@ -59,8 +66,14 @@ def compare(
     for batch in made:
         for finding in _compared(predict, signature, batch, allowed):
             if finding.subject not in worst or _badness(finding) > _badness(worst[finding.subject]):
-                worst[finding.subject] = replace(finding, message=f"{finding.message} ({batch.title})")
-    return list(worst.values())
+                worst[finding.subject] = replace(finding, message=f"{finding.message}, at {batch.title}")
+    return [_in_all(finding, made) for finding in worst.values()]
+
+
+def _in_all(worst: Finding, made: list[Batch]) -> Finding:
+    if _badness(worst) > (False, 0.0):
+        return worst
+    return replace(worst, message=f"{worst.message.partition(', at ')[0]}, at {', '.join(b.title for b in made)}")
 
 
 def _compared(predict: Predict, signature: Signature, batch: Batch, allowed: Comparison) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ number of steps is known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,21 @@ def write(model: keras.Model, path: Path, *, form: str, signature: Signature) ->
         # The converter looks at what it is given beside the function, though everything is constant.
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        path.write_bytes(converter.convert())
+        try:
+            path.write_bytes(converter.convert())
+        except Exception as error:
+            raise _no_operators(error) from error
     return ()
+
+
+def _no_operators(error: Exception) -> UsageError:
+    """Of the pages that the converter prints, the lines that tell why."""
+    reasons = dict.fromkeys(re.findall(r"error: (.{1,200})", str(error)))
+    return UsageError(
+        "LiteRT has no operators for a part of this model",
+        found="; ".join(reasons) or " ".join(str(error).split())[-300:],
+        hint="write it as onnx or saved_model",
+    )
 
 
 @contextmanager

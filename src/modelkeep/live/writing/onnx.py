@@ -6,6 +6,7 @@ TensorFlow's graph is frozen first. Left to itself tf2onnx takes constants that 
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 
 from modelkeep.errors import MissingExtra, UsageError
-from modelkeep.live.writing.tracing import frozen, quiet, tensors
+from modelkeep.live.writing.tracing import answers, frozen, quiet, tensors
 from modelkeep.manifest import Signature, TensorSpec
 from modelkeep.report import Finding, several
 
@@ -58,7 +59,46 @@ def _by_tensorflow(model: keras.Model, signature: Signature) -> Any:
 
 
 def _by_torch(model: keras.Model, signature: Signature) -> Any:
-    raise NotImplementedError
+    import torch
+
+    answer = answers(model, signature)
+
+    class Flat(torch.nn.Module):  # type: ignore[misc]
+        """Tensors in the order of the signature's inputs to tensors in that of its outputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Any) -> tuple[Any, ...]:
+            return tuple(answer(*inputs).values())
+
+    unknown = [
+        {axis: torch.export.Dim.DYNAMIC for axis, length in enumerate(spec.shape or ()) if length is None}
+        for spec in signature.inputs
+    ]
+    with torch.no_grad(), warnings.catch_warnings(), quiet("torch", "onnxscript"):
+        warnings.simplefilter("ignore")  # of the exporter to its makers
+        exported = torch.onnx.export(
+            Flat().eval(),
+            tuple(_example(spec) for spec in signature.inputs),
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            opset_version=OPSET,
+            dynamic_shapes=(tuple(unknown),),
+            dynamo=True,
+            verbose=False,
+        )
+    return exported.model_proto
+
+
+def _example(spec: TensorSpec) -> Any:
+    """Zeros to trace with. Lengths of 0 and 1 would be taken for constants."""
+    import torch
+
+    return torch.zeros(
+        [2 if length is None else length for length in spec.shape or ()], dtype=getattr(torch, spec.dtype)
+    )
 
 
 def _check_operators(graph: Any) -> None:

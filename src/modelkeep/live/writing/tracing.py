@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from modelkeep.errors import UsageError
 from modelkeep.live import internals
 from modelkeep.live.arrays import mapped
 from modelkeep.manifest import Signature
@@ -46,15 +47,12 @@ def specs(signature: Signature) -> list[Any]:
 
 def answers(model: keras.Model, signature: Signature) -> Callable[..., dict[str, Any]]:
     """A Python function from tensors, in the order of the signature's inputs, to tensors by output name."""
-    import tensorflow as tf
-
     names = [spec.name for spec in signature.inputs]
 
     def serve(*tensors: Any) -> dict[str, Any]:
         inputs = nested(signature.input_structure, dict(zip(names, tensors, strict=True)))
         with keras.StatelessScope():
-            outputs = model(inputs, training=False)
-        return {name: tf.identity(one, name=name) for name, one in by_name(signature.output_structure, outputs).items()}
+            return by_name(signature.output_structure, model(inputs, training=False))
 
     return serve
 
@@ -62,15 +60,28 @@ def answers(model: keras.Model, signature: Signature) -> Callable[..., dict[str,
 def frozen(model: keras.Model, signature: Signature) -> Function:
     """The same with every variable and captured value made a constant of the graph.
 
-    What neither is, a lookup table, is left as a placeholder beside the inputs.
+    Raises UsageError for a model with lookup tables, which no constant can hold.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    answer = answers(model, signature)
+
+    def serve(*inputs: Any) -> dict[str, Any]:
+        # A tensor of its own for each output, whatever else it is: an input that goes straight through.
+        return {name: tf.identity(tensor, name=name) for name, tensor in answer(*inputs).items()}
+
     with internals.unchanged_randomness():
-        traced = tf.function(answers(model, signature), input_signature=specs(signature), autograph=False)
+        traced = tf.function(serve, input_signature=specs(signature), autograph=False)
         # There is no public name for it; converters outside TensorFlow all use this one.
-        return convert_variables_to_constants_v2(traced.get_concrete_function(), lower_control_flow=False)
+        function = convert_variables_to_constants_v2(traced.get_concrete_function(), lower_control_flow=False)
+    if len(function.inputs) > len(signature.inputs):
+        raise UsageError(
+            "this model looks up text or numbers in tables, which only a SavedModel can hold",
+            found=", ".join(tensor.op.name for tensor in function.inputs[len(signature.inputs) :]),
+            hint="write it as saved_model, or split off that part: it can be a step of a pipeline",
+        )
+    return function
 
 
 def named(function: Function, signature: Signature) -> Function:
@@ -88,7 +99,7 @@ def named(function: Function, signature: Signature) -> Function:
 
 def tensors(function: Function, signature: Signature) -> tuple[dict[str, str], dict[str, str]]:
     """Names of a frozen function's tensors by name of input and of output."""
-    inputs = zip(signature.inputs, function.inputs, strict=False)
+    inputs = zip(signature.inputs, function.inputs, strict=True)
     # TensorFlow sorts the outputs by their keys.
     outputs = zip(sorted(spec.name for spec in signature.outputs), function.outputs, strict=True)
     return {spec.name: tensor.name for spec, tensor in inputs}, {name: tensor.name for name, tensor in outputs}
