@@ -325,7 +325,7 @@ def _zstandard() -> Any:
 
 
 FORM = Form(
-    names=(),
+    names=tuple(forms.TITLES),
     title="folder or archive of one of these (.zip, .tar, .tar.gz, .tar.zst)",
     endings=(".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst"),
     holds=frozenset({"architecture", "weights", "optimizer", "servable"}),

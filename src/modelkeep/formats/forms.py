@@ -136,7 +136,7 @@ def open_contents(path: Path, limits: Limits = DEFAULT, *, thorough: bool = Fals
     return recognise(place).read(place, limits, thorough)
 
 
-_TITLES = {
+TITLES = {
     "bundle": "a bundle of modelkeep",
     "keras": "a .keras file of Keras 3",
     "h5": "an HDF5 file of a whole Keras model",
@@ -159,4 +159,4 @@ _TITLES = {
 
 def title_of(name: str) -> str:
     """What people call a form: ``Contents.form`` in words."""
-    return _TITLES.get(name, name)
+    return TITLES.get(name, name)

@@ -22,6 +22,7 @@ _FILES, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_FOR_ALL = b"L", b"K", b"x", b"g"
 _SPARSE = b"S"
 _SPECIAL = {b"1": "a hard link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
+_FROM_HERE_ON = 8**11  # bytes: a size that the header has no room for
 _MEANING = ("path", "size", "linkpath")  # of pax records: what changes an entry
 
 
@@ -56,7 +57,7 @@ class TarStream:
             if kind in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_FOR_ALL):
                 told |= self._told(kind, self._whole(size))
                 continue
-            name, size, sparse = told.get("path", name), self._size(told, size), self._is_sparse(told, kind)
+            name, size, sparse = told.get("path", name), self._size(name, told, size), self._is_sparse(told, kind)
             told = {}
             total += size
             self._limits.check("file", total, "the tar unpacks to too much")
@@ -96,11 +97,13 @@ class TarStream:
                 self._add("tar-override", f"a record changes the {key} of every member that follows")
         return {}
 
-    def _size(self, told: dict[str, str], size: int) -> int:
+    def _size(self, name: str, told: dict[str, str], size: int) -> int:
         if "size" not in told:
             return size
         if not (told["size"].isascii() and told["size"].isdigit() and len(told["size"]) < 20):
             raise IntegrityError("the tar is damaged", found=f"a size of {told['size'][:40]!r}")
+        if size not in (0, int(told["size"])) or int(told["size"]) < _FROM_HERE_ON:
+            self._add("tar-override", f"{name!r} has {size:,} bytes by its header and {told['size']} by a record", name)
         return int(told["size"])
 
     def _is_sparse(self, told: dict[str, str], kind: bytes) -> bool:
