@@ -102,7 +102,7 @@ class TarStream:
             return size
         if not (told["size"].isascii() and told["size"].isdigit() and len(told["size"]) < 20):
             raise IntegrityError("the tar is damaged", found=f"a size of {told['size'][:40]!r}")
-        if size not in (0, int(told["size"])) or int(told["size"]) < _FROM_HERE_ON:
+        if size != int(told["size"]) and (size or int(told["size"]) < _FROM_HERE_ON):
             self._add("tar-override", f"{name!r} has {size:,} bytes by its header and {told['size']} by a record", name)
         return int(told["size"])
 

@@ -25,10 +25,10 @@ from modelkeep.formats import forms
 from modelkeep.formats.contents import Contents, Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.report import Finding, Report, Severity
-from modelkeep.safety import configs, confinement, hdf5, pickles, sandbox
+from modelkeep.safety import archives, configs, confinement, hdf5, pickles, sandbox, saved_model
 from modelkeep.safety.rules import RULES, Level
 
-_ENTERED = (hdf5,)  # their import enters their rules
+_ENTERED = (archives, hdf5,)  # their import enters their rules
 _MOST_OF_A_RULE = 25  # findings that are told one by one
 _CHUNK = 16 * MIB
 
@@ -207,7 +207,12 @@ def _configs(contents: Contents, limits: Limits) -> Iterator[Problem]:
         yield from configs.check(contents.compile, place="compile", parameters=parameters, limits=limits)
 
 
-_QUESTIONS: tuple[Callable[[Contents, Limits], Iterable[Problem]], ...] = (_own_problems, _configs, pickles.check)
+_QUESTIONS: tuple[Callable[[Contents, Limits], Iterable[Problem]], ...] = (
+    _own_problems,
+    _configs,
+    pickles.check,
+    saved_model.check,
+)
 
 
 def _check_ending(path: Path, form: str) -> Iterator[Problem]:
