@@ -80,10 +80,11 @@ class _Graph:
         first = self.first(node, keywords)
         if isinstance(first, list) and len(first) == 1 and layer["class_name"] not in operations.CLASSES:
             first = first[0]
-        arguments = [first]
+        named = self.keywords(keywords)
         if layer["class_name"] in _RECURRENT and isinstance(first, list):
-            arguments, keywords = [first[0]], {"initial_state": first[1:], **keywords}
-        return {"args": arguments, "kwargs": self.keywords(keywords)}
+            # What a state began with was an input among the others.
+            first, named = first[0], {"initial_state": first[1:], **named}
+        return {"args": [first], "kwargs": named}
 
     def first(self, value: Any, keywords: JSON) -> Any:
         """The first argument: tensors in lists or mappings; each brings the other arguments along."""

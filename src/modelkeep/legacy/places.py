@@ -36,6 +36,7 @@ _ENDINGS: tuple[tuple[str, Kind], ...] = (
     ("loss", "loss"),
     ("metrics", "metric"),
     ("dtype", "policy"),
+    ("activation", "layer"),  # an advanced activation in an argument's place
 )
 
 _MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras"}

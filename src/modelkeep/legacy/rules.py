@@ -48,6 +48,7 @@ class Node:
     config: JSON
     version: Version
     place: str
+    kept: bool = False  # by modelkeep, as it was
     refusals: list[str] = field(default_factory=list)
 
     def refuse(self, why: str) -> None:

@@ -75,6 +75,10 @@ class _Walk:
         return value
 
     def object(self, raw: JSON, argument: str, place: str) -> JSON:
+        if raw["class_name"] == "function" and self.version.is_legacy and isinstance(raw["config"], str):
+            # As a text it goes through the same rules.
+            named = functions.named(raw["config"], argument, place, self.notes)
+            return raw if named == raw["config"] else named
         kind = kind_of(argument, raw)
         if kind is None or not isinstance(raw["config"], dict | list | None):
             return {**raw, "config": self.visit(raw["config"], "config", place)}
@@ -123,6 +127,9 @@ class _Walk:
                 node.refusals.clear()
 
 
+KEPT = "modelkeep.live.legacy_objects"  # where live code keeps what Keras 3 dropped
+
+
 def _joined(place: str, name: Any) -> str:
     return f"{place}/{name}" if place and name else str(name or place)
 
@@ -130,6 +137,8 @@ def _joined(place: str, name: Any) -> str:
 def _named(raw: JSON, node: Node, is_custom: bool) -> JSON:
     """An object as Keras 3 writes it."""
     new: JSON = {"module": module_of(node.class_name, node.kind), "class_name": node.class_name, "config": node.config}
+    if node.kept:
+        new["module"], new["registered_name"] = KEPT, f"modelkeep>{node.class_name}"
     if is_custom:
         registered = str(raw.get("registered_name") or node.class_name)
         new["module"] = raw.get("module") if is_foreign(raw.get("module")) else None

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from modelkeep.errors import UnsafeContent
-from modelkeep.live import legacy_functions
+from modelkeep.live import legacy_objects
 from modelkeep.live.configs import FUNCTION, VALUES, Place, is_code, walk
 
 # Kind → the class that all of that kind extend, the more special first.
@@ -59,7 +59,9 @@ def kind_of(cls: type) -> str:
 
 
 def own_class(module: str | None, name: str) -> type | None:
-    """Keras' own serialisable class of that name, if it may be built without being given."""
+    """Keras' own serialisable class of that name, if it may be built without being given; or one that is kept here."""
+    if module == legacy_objects.__name__:
+        return legacy_objects.CLASSES.get(f"{legacy_objects.PACKAGE}>{name}")
     found = _public(module, name)
     if not isinstance(found, type) or not _is_keras(found) or name in _FOREIGN_LAYERS:
         return None
@@ -71,8 +73,8 @@ def own_function(module: str | None, name: str) -> Callable[..., Any] | None:
 
     What modelkeep keeps of older Keras counts as Keras' own.
     """
-    if name in legacy_functions.OWN:
-        return legacy_functions.OWN[name]
+    if name in legacy_objects.FUNCTIONS:
+        return legacy_objects.FUNCTIONS[name]
     if name in _BUILDERS:
         return None
     places = [f"keras.{place}" for place in _BUILTIN_FUNCTIONS] if module == "builtins" else [module]
@@ -122,7 +124,8 @@ def _check_object(place: Place, objects: Mapping[str, object]) -> None:
         return
     if registered in objects or (registered is None and name in objects):
         return
-    if own_class(module, name) is None or registered not in (None, name):
+    names = (None, name, f"{legacy_objects.PACKAGE}>{name}" if module == legacy_objects.__name__ else name)
+    if own_class(module, name) is None or registered not in names:
         raise _refused(place, f"it names the class {registered or name!r} of {module!r}", _GIVE_IT)
     for argument in _FILE_ARGUMENTS:
         if isinstance(node["config"], Mapping) and isinstance(node["config"].get(argument), str):

@@ -245,11 +245,13 @@ def _custom(place: Place, given: frozenset[str]) -> tuple[str, str, str] | None:
     name, module = node["class_name"], node.get("module")
     if name == FUNCTION:
         function = str(node["config"])
-        if function not in given and own_function(module, function) is not None:
+        # Keras finds its own operations by their module only where it is told to: they are handed to it by name.
+        if function not in given and module != "keras.ops" and own_function(module, function) is not None:
             return None
         kind = "lambda" if function.startswith(lambdas.PREFIX) else FUNCTION
         return function, str(module), kind
     registered = str(node.get("registered_name") or name)
+    # What modelkeep keeps of older Keras has names of its own.
     if registered not in given and own_class(module, name) is not None:
         return None
     return registered, str(module), "object"

@@ -1,0 +1,221 @@
+"""Functions and layers that Keras 3 changed or dropped, kept as they were for models that have them.
+
+They are registered with Keras under the package ``modelkeep``, so a model that holds one is saved and opened by
+modelkeep like any other, and to ``.keras``. Plain Keras opens such a ``.keras`` after
+``import modelkeep.live.legacy_objects``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+PACKAGE = "modelkeep"
+_registered = keras.saving.register_keras_serializable(package=PACKAGE)
+
+
+def hard_sigmoid(x: Any) -> Any:
+    """``min(max(0.2 x + 0.5, 0), 1)``, as Keras 1 and 2 had it; Keras 3's own is ``min(max(x / 6 + 0.5, 0), 1)``."""
+    return ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
+class _LocallyConnected(keras.Layer):  # type: ignore[misc]
+    """A convolution with a kernel of its own at each place: ``implementation=1`` of Keras 2, which pads nothing.
+
+    Takes and gives what the convolution of its rank does. The kernel is (places, numbers under the window, filters).
+    """
+
+    rank = 0
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self.filters = filters
+        self.kernel_size = self._each_way(kernel_size)
+        self.strides = self._each_way(strides)
+        self.data_format = data_format or keras.config.image_data_format()
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+
+    def _each_way(self, value: Any) -> tuple[int, ...]:
+        return (value,) * self.rank if isinstance(value, int) else tuple(value)
+
+    def build(self, input_shape: Any) -> None:
+        """Make the kernel, and the bias, which has the shape of one output."""
+        places = self._places(input_shape)
+        channels = input_shape[-1] if self.data_format == "channels_last" else input_shape[1]
+        window = int(np.prod(self.kernel_size)) * channels
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(int(np.prod(places)), window, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=self._layout(places),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+
+    def _places(self, input_shape: Any) -> tuple[int, ...]:
+        first = 1 if self.data_format == "channels_last" else 2
+        lengths = input_shape[first : first + self.rank]
+        return tuple(
+            (length - size) // stride + 1
+            for length, size, stride in zip(lengths, self.kernel_size, self.strides, strict=True)
+        )
+
+    def _layout(self, places: tuple[int, ...]) -> tuple[int, ...]:
+        return (*places, self.filters) if self.data_format == "channels_last" else (self.filters, *places)
+
+    def call(self, inputs: Any) -> Any:
+        """Each window of the input times the kernel of its place."""
+        places, rank = self._places(inputs.shape), self.rank
+        first = 1 if self.data_format == "channels_last" else 2
+        for way in range(rank):  # each axis becomes two: the place, and where under the window
+            starts = np.arange(places[way])[:, None] * self.strides[way]
+            inputs = ops.take(inputs, starts + np.arange(self.kernel_size[way])[None], axis=first + 2 * way)
+        place_axes = [first + 2 * way for way in range(rank)]
+        under = [axis for axis in range(1, 2 + 2 * rank) if axis not in place_axes]
+        windows = ops.reshape(
+            ops.transpose(inputs, [0, *place_axes, *under]), (-1, self.kernel.shape[0], self.kernel.shape[1])
+        )
+        outputs = ops.einsum("bpw,pwf->bpf", windows, self.kernel)
+        if self.data_format == "channels_first":
+            outputs = ops.transpose(outputs, (0, 2, 1))
+        outputs = ops.reshape(outputs, (-1, *self._layout(places)))
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """As for the convolution."""
+        return (input_shape[0], *self._layout(self._places(input_shape)))
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument."""
+        parts = {
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+        }
+        plain = ("filters", "kernel_size", "strides", "data_format", "use_bias")
+        return {**super().get_config(), **{name: getattr(self, name) for name in plain}, **parts}
+
+
+class LocallyConnected1D(_LocallyConnected):
+    """:class:`_LocallyConnected` over sequences."""
+
+    rank = 1
+
+
+class LocallyConnected2D(_LocallyConnected):
+    """:class:`_LocallyConnected` over images."""
+
+    rank = 2
+
+
+class _RandomLength(keras.Layer):  # type: ignore[misc]
+    """Scales one axis of images by a random factor when it is trained; else the images are left as they are."""
+
+    axis = 0
+
+    def __init__(
+        self, factor: Any, interpolation: str = "bilinear", seed: int | None = None, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self.factor = factor
+        self.interpolation = interpolation
+        self.seed = seed
+        self._generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Images, (batch, height, width, channels) or one of them."""
+        if not training:
+            return inputs
+        lower, upper = self.factor if isinstance(self.factor, list | tuple) else (-self.factor, self.factor)
+        factor = keras.random.uniform((), 1.0 + lower, 1.0 + upper, seed=self._generator)
+        size = list(ops.shape(inputs)[-3:-1])
+        size[self.axis] = ops.cast(factor * ops.cast(size[self.axis], "float32"), "int32")
+        return ops.image.resize(inputs, tuple(size), interpolation=self.interpolation, data_format="channels_last")
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """The scaled axis has no known length."""
+        shape = list(input_shape)
+        shape[self.axis - 3] = None
+        return tuple(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument."""
+        arguments = {"factor": self.factor, "interpolation": self.interpolation, "seed": self.seed}
+        return {**super().get_config(), **arguments}
+
+
+class RandomHeight(_RandomLength):
+    """:class:`_RandomLength` of the height."""
+
+    axis = 0
+
+
+class RandomWidth(_RandomLength):
+    """:class:`_RandomLength` of the width."""
+
+    axis = 1
+
+
+class RandomCrop(keras.layers.RandomCrop):  # type: ignore[misc]
+    """Outside training the whole image is scaled to cover the size and its middle is cut out.
+
+    Keras 3's own leaves images as they are there, so that what follows gets another size than in training.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Images, (batch, height, width, channels) or one of them."""
+        if training:
+            return super().call(inputs, training=True)
+        covering = ops.cast(inputs, self.compute_dtype)
+        return ops.image.resize(
+            covering, (self.height, self.width), crop_to_aspect_ratio=True, data_format=self.data_format
+        )
+
+
+FUNCTIONS = {f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (hard_sigmoid,)}
+"""Each by the name that configs have for it."""
+
+CLASSES: dict[str, type] = {
+    f"{PACKAGE}>{thing.__name__}": _registered(thing)
+    for thing in (LocallyConnected1D, LocallyConnected2D, RandomHeight, RandomWidth, RandomCrop)
+}
+"""Each by the name that configs have for it."""
