@@ -89,30 +89,74 @@ class KerasObject:
     metadata: Mapping[str, Any]
 
 
-def read_keras_objects(
-    data: memoryview, graphs: tuple[MetaGraph, ...], limits: Limits
-) -> tuple[list[KerasObject], list[Problem]]:
-    """Every Keras object that ``keras_metadata.pb``, or else the graph itself, tells of."""
-    found: list[KerasObject] = []
-    problems: list[Problem] = []
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a folder holds beside tensors. ``files`` are all files in it, with their bytes."""
 
-    def add(path: str, node: int, metadata: memoryview) -> None:
+    folder: Folder
+    graphs: tuple[MetaGraph, ...]
+    objects: tuple[KerasObject, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Every file in the folder, links left out, with its bytes."""
+        return self.folder.sizes
+
+    @property
+    def serving(self) -> MetaGraph:
+        """The graph that serves, else the first."""
+        return next((graph for graph in self.graphs if SERVE in graph.tags), self.graphs[0])
+
+
+@contextmanager
+def open_parts(path: Path, limits: Limits) -> Iterator[Parts]:
+    """Read the graphs of a SavedModel and what Keras 2 kept in it.
+
+    Raises NotFound, StorageError, UnsafeContent for links in place of files, LimitExceeded, IntegrityError.
+    """
+    with open_folder(path, limits) as folder:
+        graphs = read_graphs(_file(path, folder, GRAPHS, "graph", limits), limits)
+        told = _Objects(folder, limits)
+        if METADATA in folder.sizes:
+            for one in Message(_file(path, folder, METADATA, "graph", limits)).messages(1):
+                told.add(one.text(3), one.integer(2), one.view(5))
+        else:
+            for number, saved in enumerate(graphs[0].objects.messages(1)):
+                if (user := saved.message(4)).text(1).startswith("_tf_keras_") and user.view(3):
+                    told.add("" if number else "root", number, user.view(3))
+        yield Parts(folder, graphs, tuple(told.objects), (*folder.problems, *told.problems))
+
+
+class _Objects:
+    """Keras' objects, gathered one by one."""
+
+    def __init__(self, folder: Folder, limits: Limits) -> None:
+        self.objects: list[KerasObject] = []
+        self.problems: list[Problem] = []
+        self._folder, self._limits, self._bytes = folder, limits, 0
+
+    def add(self, path: str, node: int, metadata: memoryview) -> None:
+        """Read one object's metadata. Raises IntegrityError, LimitExceeded."""
         what = f"{METADATA} of {path or f'object {node}'}"
-        value, odd = strict_json.read(bytes(metadata), what=what, limits=limits)
+        self._bytes += len(metadata)
+        self._limits.check("config", self._bytes, f"{METADATA} is too large")
+        value, odd = strict_json.read(bytes(metadata), what=what, limits=self._limits)
         if not isinstance(value, dict):
             raise IntegrityError(f"{what} is no JSON object")
-        found.append(KerasObject(path, node, value))
-        problems.extend(odd)
+        self.objects.append(KerasObject(path, node, value))
+        self.problems += odd
 
-    for one in Message(data).messages(1):
-        add(one.text(3), one.integer(2), one.view(5))
-    if not data:
-        for graph in graphs:
-            for number, saved in enumerate(graph.objects.messages(1)):
-                user = saved.message(4)
-                if user.text(1).startswith("_tf_keras_") and user.view(3):
-                    add("root" if not number else "", number, user.view(3))
-    return found, problems
+
+def _file(path: Path, folder: Folder, name: str, most: str, limits: Limits) -> memoryview:
+    if name not in folder.sizes:
+        raise UnsafeContent(f"{name} is not a regular file")
+    limits.check(most, folder.sizes[name], f"{name} is too large")
+    file = MappedFile(path / name)
+    try:
+        return file.all()
+    finally:
+        file.close()
 
 
 # --- the form
@@ -127,42 +171,30 @@ def recognise(place: Place) -> bool:
 def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
     """Open a folder; see :class:`modelkeep.formats.forms.Form`."""
     with ExitStack() as stack:
-        folder = stack.enter_context(open_folder(place.path, limits))
-        graphs = read_graphs(_file(place.path, folder, GRAPHS, limits.graph), limits)
-        metadata = _file(place.path, folder, METADATA, limits.config) if METADATA in folder.sizes else memoryview(b"")
-        objects, problems = read_keras_objects(metadata, graphs, limits)
-        bundle = _variables(stack, place.path, folder, graphs, limits)
+        parts = stack.enter_context(open_parts(place.path, limits))
+        bundle = _variables(stack, place.path, parts, limits)
         held = read_checkpointed(bundle, limits) if bundle else Checkpointed((), (), {})
-        problems += [
-            *folder.problems,
-            *(bundle.problems if bundle else ()),
-            *(bundle.check() if bundle and thorough else ()),
-        ]
-        root = _root(objects)
+        odd = (*bundle.problems, *(bundle.check() if thorough else ())) if bundle else ()
+        root = next((one.metadata for one in parts.objects if one.node == 0), {})
         contents = Contents(
             form="saved_model",
             path=place.path,
-            size=sum(folder.sizes.values()),
-            writer=_writer(graphs, root),
+            size=sum(parts.files.values()),
+            writer=_writer(parts.serving, root),
             config=root.get("model_config") if _is_network(root) else None,
             compile=root.get("training_config") if _is_network(root) else None,
             tensors=held.tensors,
             optimizer=held.training,
-            signatures=signatures(serving(graphs)),
+            signatures=signatures(parts.serving),
             members=tuple(
-                Member(name, size, partial(folder.read, name))
-                for name, size in folder.sizes.items()
+                Member(name, size, partial(parts.folder.read, name))
+                for name, size in parts.files.items()
                 if name.startswith((ASSETS, EXTRA))
             ),
-            details={**_details(graphs, objects, root), **held.details},
-            problems=tuple(problems),
+            details={**_details(parts, root), **held.details},
+            problems=(*parts.problems, *odd),
         )
-        yield _with_own(stack, contents, folder, limits, thorough)
-
-
-def serving(graphs: tuple[MetaGraph, ...]) -> MetaGraph:
-    """The graph that serves, else the first."""
-    return next((graph for graph in graphs if SERVE in graph.tags), graphs[0])
+        yield _with_own(stack, contents, parts, limits, thorough)
 
 
 def signatures(graph: MetaGraph) -> dict[str, Signature]:
@@ -181,61 +213,41 @@ def _specs(infos: Mapping[str, Message]) -> tuple[TensorSpec, ...]:
     )
 
 
-def _file(path: Path, folder: Folder, name: str, most: int) -> memoryview:
-    if name not in folder.sizes:
-        raise UnsafeContent(f"{name} is not a regular file")
-    file = MappedFile(path / name)
-    try:
-        return file.all()
-    finally:
-        file.close()
-
-
-def _variables(
-    stack: ExitStack, path: Path, folder: Folder, graphs: tuple[MetaGraph, ...], limits: Limits
-) -> TensorBundle | None:
-    if f"{VARIABLES}.index" in folder.sizes:
+def _variables(stack: ExitStack, path: Path, parts: Parts, limits: Limits) -> TensorBundle | None:
+    if f"{VARIABLES}.index" in parts.files:
         return stack.enter_context(open_bundle(path / VARIABLES, limits))
-    if any(node.op in _VARIABLE_OPS for _, node in serving(graphs).graph.everything()):
+    if any(node.op in _VARIABLE_OPS for _, node in parts.serving.graph.everything()):
         raise IntegrityError("the graph has variables and the folder none", expected=f"{VARIABLES}.index")
     return None
 
 
-def _root(objects: list[KerasObject]) -> Mapping[str, Any]:
-    return next((one.metadata for one in objects if one.node == 0), {})
-
-
 def _is_network(root: Mapping[str, Any]) -> bool:
-    """Whether a config tells the whole network: a subclass' own ``call`` is in no config."""
-    return isinstance(root.get("model_config"), dict) and (
-        root.get("is_graph_network") is True or root["model_config"].get("class_name") == "Sequential"
+    """Whether a config tells the whole network: what a subclass' own ``call`` does is in no config."""
+    config = root.get("model_config")
+    return isinstance(config, dict) and (
+        root.get("is_graph_network") is True or config.get("class_name") == "Sequential"
     )
 
 
-def _writer(graphs: tuple[MetaGraph, ...], root: Mapping[str, Any]) -> dict[str, str]:
-    found = {
-        "tensorflow": serving(graphs).tensorflow,
-        "keras": root.get("keras_version"),
-        "backend": root.get("backend"),
-    }
+def _writer(graph: MetaGraph, root: Mapping[str, Any]) -> dict[str, str]:
+    found = {"tensorflow": graph.tensorflow, "keras": root.get("keras_version"), "backend": root.get("backend")}
     return {word: value for word, value in found.items() if value and isinstance(value, str)}
 
 
-def _details(graphs: tuple[MetaGraph, ...], objects: list[KerasObject], root: Mapping[str, Any]) -> dict[str, Any]:
-    graph = serving(graphs).graph
-    ops = Counter(node.op for _, node in graph.everything())
-    details = {
-        "tags": [list(one.tags) for one in graphs],
+def _details(parts: Parts, root: Mapping[str, Any]) -> dict[str, Any]:
+    graph = parts.serving.graph
+    details: dict[str, Any] = {
+        "tags": [list(one.tags) for one in parts.graphs],
         "functions": len(graph.functions),
-        "ops": dict(sorted(ops.items())),
-        "assets": sorted(set(serving(graphs).assets.values())),
+        "ops": dict(sorted(Counter(node.op for _, node in graph.everything()).items())),
+        "assets": sorted(set(parts.serving.assets.values())),
     }
-    return details | ({"keras_class": root["class_name"]} if "class_name" in root else {})
+    return details | ({"keras_class": root["class_name"]} if isinstance(root.get("class_name"), str) else {})
 
 
-def _with_own(stack: ExitStack, contents: Contents, folder: Folder, limits: Limits, thorough: bool) -> Contents:
-    """The config of the ``.keras`` file that our own writer puts beside the graphs, where there is one."""
-    if OWN not in folder.sizes:
+def _with_own(stack: ExitStack, contents: Contents, parts: Parts, limits: Limits, thorough: bool) -> Contents:
+    """With the config of the ``.keras`` file that our own writer puts beside the graphs, where there is one."""
+    if OWN not in parts.files:
         return contents
     inside = stack.enter_context(keras_archive.read(look(contents.path / OWN), limits, thorough))
     odd = tuple(replace(problem, place=f"{OWN}: {problem.place}".rstrip(": ")) for problem in inside.problems)
@@ -244,6 +256,7 @@ def _with_own(stack: ExitStack, contents: Contents, folder: Folder, limits: Limi
         writer={**inside.writer, **contents.writer},
         config=inside.config,
         compile=inside.compile,
+        pickles=inside.pickles,
         problems=(*contents.problems, *odd),
     )
 

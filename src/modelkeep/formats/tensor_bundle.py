@@ -269,7 +269,7 @@ def _check_size(entry: Entry, entries: dict[bytes, Entry]) -> None:
     elif entry.dtype == STRING:
         if entry.size < prod(entry.shape) + 4:
             raise IntegrityError(f"tensor {entry.name} has no room for its {prod(entry.shape):,} texts")
-    elif entry.dtype not in _NO_ARRAY and entry.size != (expected := prod(entry.shape) * _width(entry.dtype)):
+    elif entry.dtype not in _NO_ARRAY and entry.size != (expected := prod(entry.shape) * width_of(entry.dtype)):
         raise IntegrityError(
             f"tensor {entry.name} has not the size that its shape {entry.shape} takes",
             found=f"{entry.size:,} bytes",
@@ -323,7 +323,7 @@ def _check_places(entries: Iterable[Entry], shards: tuple[MappedFile, ...]) -> i
     return sum(shard.size for shard in shards) - sum(entry.size for entry in stored)
 
 
-def _width(dtype: str) -> int:
+def width_of(dtype: str) -> int:
     """Bytes of one number: what its name says in bits, and at least one."""
     bits = re.search(r"\d+", dtype)
     return max(1, int(bits[0]) // 8) if bits else 1

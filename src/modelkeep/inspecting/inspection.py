@@ -69,8 +69,8 @@ def inspect(path: str | Path, *, stats: bool = False, limits: Limits = DEFAULT) 
     ``stats`` also reads every tensor for its minimum, maximum, mean, NaN and infinities. Raises NotFound,
     UsageError for no model file, UnsafeContent, LimitExceeded, IntegrityError, StorageError.
     """
-    path = Path(path)
-    forms.look(path)  # what is not there at all is said without starting a process
+    # What is not there at all is said without starting a process; a checkpoint is named by what its files begin with.
+    path = forms.look(Path(path)).path
     told = sandbox.call("modelkeep.inspecting.inspection:inspect_here", path, {"stats": stats}, limits)
     return Inspection(path, msgspec.convert(told, Facts))
 

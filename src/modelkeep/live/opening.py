@@ -18,7 +18,7 @@ from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
 from modelkeep.errors import CannotLoad, Conflict, UsageError
 from modelkeep.formats.contents import Contents
-from modelkeep.formats.forms import open_contents, title_of
+from modelkeep.formats.forms import look, open_contents, title_of
 from modelkeep.formats.limits import DEFAULT, Limits
 from modelkeep.live.golden import outputs_of
 from modelkeep.live.reading import Read
@@ -121,7 +121,7 @@ def open_file(
     Raises NotFound, UsageError, UnsafeContent, LimitExceeded, IntegrityError, MissingCustomObjects, NotFaithful
     (tensors without a partner), CannotLoad, MissingExtra.
     """
-    path = Path(path)
+    path = look(Path(path)).path  # a checkpoint is named by what its files begin with
     given = {"custom_objects": custom_objects, "trust": trust}
     scanned = _scanned(path, allow, limits)
     if architecture is not None:

@@ -150,7 +150,7 @@ def scan(
     Raises NotFound, UsageError for a path that is no file or folder or a rule that cannot be allowed,
     MissingExtra where the form needs a package that is not installed, StorageError.
     """
-    path = Path(path)
+    path = forms.look(Path(path)).path  # a checkpoint is named by what its files begin with
     _check_allowed(allow)
     try:
         told = sandbox.call("modelkeep.safety.scanning:scan_here", path, limits=limits)
@@ -203,7 +203,9 @@ def _configs(contents: Contents, limits: Limits) -> Iterator[Problem]:
     parameters = contents.parameters if contents.tensors else None
     if contents.config is not None:
         yield from configs.check(contents.config, parameters=parameters, limits=limits)
-    if contents.compile is not None:
+    # Keras 3 keeps the compile config inside the config, and readers may give it once more.
+    inside = contents.config.get("compile_config") if isinstance(contents.config, dict) else None
+    if contents.compile is not None and contents.compile != inside:
         yield from configs.check(contents.compile, place="compile", parameters=parameters, limits=limits)
 
 
