@@ -51,4 +51,15 @@ def _metadata() -> dict[str, str]:
 
 def reopen(path: Path, *, form: str = "keras", model: keras.Model) -> Predict:
     """What plain Keras makes of the file, after every weight and slot in it was compared with the model's."""
-    return plain.reopen(path, ".keras", model)
+    return plain.reopen(path, model)
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    """The model written and loaded again, with weights that are all zero: for weights to be loaded into."""
+    with tempfile.TemporaryDirectory(prefix="modelkeep-") as folder:
+        path = Path(folder, "model.keras")
+        write(model, path)
+        copy = plain.load(path, model)
+    for weight in copy.weights:
+        weight.assign(keras.ops.zeros_like(weight))
+    return copy

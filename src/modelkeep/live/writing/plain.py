@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,27 +19,21 @@ from modelkeep.report import Finding, Report, Severity, several
 NOT_HELD = "not-held"
 
 
-def reopen(path: Path, ending: str, model: keras.Model, *, optimizer: bool = True) -> Predict:
+def reopen(path: Path, model: keras.Model, *, optimizer: bool = True) -> Predict:
     """What ``keras.saving.load_model`` makes of a file, after every weight of it was compared with the model's.
 
-    ``ending`` is what Keras wants the file's name to end in; with ``optimizer`` its slots are compared too. Raises
-    NotFaithful with a report that names what differs.
+    With ``optimizer`` its slots are compared too. Raises NotFaithful with a report that names what differs.
     """
-    with _named(path, ending) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="keras")  # what they tell of is compared below
-        loaded = keras.saving.load_model(file, custom_objects=objects_of(model), safe_mode=True)
+    loaded = load(path, model)
     compare(model, loaded, optimizer=optimizer).raise_for_failures()
     return partial(outputs_of, loaded)
 
 
-def rebuilt(model: keras.Model) -> keras.Model:
-    """A model of the same config with weights of its own, compiled like it."""
-    config, compile_config, _ = configs(model)
-    with keras.saving.custom_object_scope(objects_of(model)), internals.sharing(), internals.unchanged_randomness():
-        made: keras.Model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        if compile_config is not None:
-            made.compile_from_config(compile_config)
-    return made
+def load(path: Path, model: keras.Model) -> keras.Model:
+    """A file as plain Keras opens it, given the custom objects of ``model``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="keras")
+        return keras.saving.load_model(path, custom_objects=objects_of(model), safe_mode=True)
 
 
 def objects_of(model: keras.Model) -> dict[str, object]:
@@ -129,12 +120,3 @@ def _is_lost(node: internals.Node, found: Inventory) -> bool:
 
 def _slots(node: internals.Node) -> list[internals.Variable]:
     return list(node.variables) if isinstance(node, keras.optimizers.Optimizer) else []
-
-
-@contextmanager
-def _named(path: Path, ending: str) -> Iterator[Path]:
-    """The same file under a name of that ending."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".modelkeep-") as folder:
-        other = Path(folder, f"model{ending}")
-        other.hardlink_to(path)
-        yield other

@@ -1,0 +1,137 @@
+"""Weights alone, brought into a model that is there: by path, by layer, or by name.
+
+========================  ==========================================================================================
+form                      how a tensor finds its variable
+========================  ==========================================================================================
+``weights_h5``            by its path in the model, as Keras 3 numbers it (:mod:`modelkeep.live.reading.store`)
+``legacy_weights_h5``     by its layer, and its place in it (:mod:`modelkeep.live.reading.legacy_weights`)
+``safetensors``, ``npz``  by name: the variable's path, with or without the model's name, or its path in Keras' files;
+                          where these differ in nothing but the numbers of automatic names, in order
+========================  ==========================================================================================
+
+Keras' own loader by name loads nothing, without a word, where no name fits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from modelkeep.errors import UsageError
+from modelkeep.formats.contents import Contents
+from modelkeep.live import internals, matching
+from modelkeep.live.internals import Variable
+from modelkeep.live.reading import Read, h5, store
+from modelkeep.live.variables import inventory, without_number
+from modelkeep.report import Finding, Severity
+
+
+def read(
+    contents: Contents,
+    *,
+    into: keras.Model | None = None,
+    custom_objects: Any = None,
+    trust: Sequence[str] = (),
+    compile: bool = True,
+    skip: Sequence[str] = (),
+) -> Read:
+    """The model ``into`` with the weights of a file, and its optimizer's state if it is compiled and the file has it.
+
+    ``skip`` names what may be left out (:func:`modelkeep.live.matching.assign`). Raises UsageError without a model
+    or for one that is not built, NotFaithful with its report, the model as it was, where not everything fits.
+    """
+    if into is None:
+        raise UsageError(
+            f"{contents.path.name} holds weights alone",
+            hint="say what network they are of: mk.load(path, architecture='model.json'), or into=model",
+        )
+    if not into.built:
+        raise UsageError(
+            f"the model {into.name!r} has no weights yet, because it was never built",
+            hint="call it on a batch of data, or model.build(input_shape), before loading",
+        )
+    return Read(into, _READERS[contents.form](into, contents, skip))
+
+
+def _by_path(model: keras.Model, contents: Contents, skip: Sequence[str]) -> tuple[Finding, ...]:
+    return store.fill(model, contents, skip=skip)
+
+
+def _by_layer(model: keras.Model, contents: Contents, skip: Sequence[str]) -> tuple[Finding, ...]:
+    return h5.fill(model, contents, skip=skip)
+
+
+# --- by name
+
+
+def _by_name(model: keras.Model, contents: Contents, skip: Sequence[str]) -> tuple[Finding, ...]:
+    nodes = internals.walk(model)
+    variables = {name: v for name, v in inventory(nodes).variables.items() if name.startswith("weights/")}
+    tensors = {tensor.name.removesuffix(":0"): tensor for tensor in contents.tensors}
+    names, findings = _names(model, variables, list(tensors))
+    pairs = [(v, tensors.pop(names[place])) for place, v in variables.items() if names.get(place) in tensors]
+    missing = [v for place, v in variables.items() if all(v is not paired for paired, _ in pairs)]
+    report = matching.assign(pairs, missing=missing, unused=tensors.values(), skip=skip)
+    for _, node in nodes:
+        internals.finish(node)
+    return (*report.findings, *findings)
+
+
+def _names(
+    model: keras.Model, variables: dict[str, Variable], wanted: list[str]
+) -> tuple[dict[str, str], tuple[Finding, ...]]:
+    """For each variable, by its place, what it is called in a file that has the names ``wanted``."""
+    paths = paths_of(model, variables)
+    ways = (
+        paths,
+        {place: variable.path for place, variable in variables.items()},
+        {place: place.removeprefix("weights/") for place in variables},
+    )
+    best = max(ways, key=lambda names: len(set(wanted).intersection(names.values())))
+    if set(best.values()) == set(wanted):
+        return best, ()
+    by_rank = _by_rank(model, paths, wanted)
+    if not by_rank:
+        return best, ()
+    text = "layers that Keras named itself were matched in the order of their numbers"
+    return by_rank, (Finding("weights-order", Severity.NOTE, text),)
+
+
+def paths_of(model: keras.Model, variables: dict[str, Variable]) -> dict[str, str]:
+    """What each variable is called in a file, by its place: its path without the model's name, where that is unique."""
+    paths = {place: variable.path.removeprefix(f"{model.name}/") for place, variable in variables.items()}
+    count = Counter(paths.values())
+    return {place: path if count[path] == 1 else place.removeprefix("weights/") for place, path in paths.items()}
+
+
+def _by_rank(model: keras.Model, paths: dict[str, str], wanted: list[str]) -> dict[str, str]:
+    """Names that differ in the numbers of automatic names alone, paired by rank; empty where more differs."""
+    layers = [node for _, node in internals.walk(model) if isinstance(node, keras.Layer)]
+    stems = {without_number(layer.name) for layer in layers if internals.given_name(layer) is None}
+
+    def numbered(name: str) -> tuple[str, list[int]]:
+        parts = name.removeprefix(f"{wanted_model}/").split("/")
+        bare = [without_number(part) if without_number(part) in stems else part for part in parts]
+        numbers = [int(part.rpartition("_")[2]) if part != stem else 0 for part, stem in zip(parts, bare, strict=True)]
+        return "/".join(bare), numbers
+
+    wanted_model = next(iter(wanted), "").partition("/")[0] if _have_one_root(wanted) else ""
+    ranked = sorted(wanted, key=numbered)
+    here = sorted(paths, key=lambda place: numbered(paths[place]))
+    same = [numbered(name)[0] for name in ranked] == [numbered(paths[place])[0] for place in here]
+    return dict(zip(here, ranked, strict=True)) if same else {}
+
+
+def _have_one_root(names: list[str]) -> bool:
+    return len({name.partition("/")[0] for name in names}) == 1 and all(name.count("/") > 1 for name in names)
+
+
+_READERS: dict[str, Callable[[keras.Model, Contents, Sequence[str]], tuple[Finding, ...]]] = {
+    "weights_h5": _by_path,
+    "legacy_weights_h5": _by_layer,
+    "safetensors": _by_name,
+    "npz": _by_name,
+}

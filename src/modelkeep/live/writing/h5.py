@@ -1,0 +1,73 @@
+"""A whole model in HDF5, as Keras has written it since 2015, for those who cannot read ``.keras`` files yet."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+
+from modelkeep.errors import UsageError
+from modelkeep.live import internals
+from modelkeep.live.capture import assets, configs
+from modelkeep.live.golden import Predict
+from modelkeep.live.tensors import EXOTIC
+from modelkeep.live.variables import Inventory, inventory, stored_dtype
+from modelkeep.live.writing import plain
+from modelkeep.manifest import Signature
+from modelkeep.report import Finding, several
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def write(model: keras.Model, path: Path, *, form: str = "h5", signature: Signature | None = None) -> tuple[Finding, ...]:
+    """Write an ``.h5`` file that plain Keras opens.
+
+    Raises UsageError for what Keras would leave out without a word, or could not read again: vocabularies, bfloat16,
+    weights that layers save by themselves, models that are neither Sequential nor functional. CannotRebuild for a
+    class without a config, UnsafeContent for lambdas.
+    """
+    configs(model)  # refuses what cannot be told in a config at all
+    found = inventory(internals.walk(model))
+    _refuse(model, found)
+    with _compiled_as_before(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="keras")
+        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
+        model.save(path)
+    slots = model.compiled and model.optimizer.built
+    note = plain.note("plain Keras starts an optimizer anew that comes from an .h5 file, though its state is in there")
+    return (*([note] if slots else []), *plain.not_held(found, "an .h5 file"))
+
+
+def reopen(path: Path, *, form: str = "h5", model: keras.Model) -> Predict:
+    """What plain Keras makes of the file, after every weight in it was compared with the model's."""
+    return plain.reopen(path, model, optimizer=False)
+
+
+def _refuse(model: keras.Model, found: Inventory) -> None:
+    if not isinstance(model, keras.Sequential) and type(model).__name__ not in ("Functional", "Model"):
+        raise _cannot("models of a class of their own", type(model).__name__)
+    if files := assets(found):
+        raise _cannot("vocabularies and other files of layers", several(list(files)))
+    if found.arrays:
+        raise _cannot("what layers save by themselves", several(list(found.arrays)))
+    if odd := [variable.path for variable in model.weights if stored_dtype(variable) in EXOTIC]:
+        raise _cannot("bfloat16 and float8", several(odd))
+
+
+def _cannot(what: str, found: str) -> UsageError:
+    return UsageError(f"an .h5 file cannot hold {what}", found=found, hint="write it as keras, which holds all of it")
+
+
+@contextmanager
+def _compiled_as_before(model: keras.Model) -> Iterator[None]:
+    """Keras takes the optimizer out of what it remembers of ``compile`` when it writes ``.h5``; put it back."""
+    arguments = internals.compile_arguments(model)
+    before = dict(arguments or {})
+    try:
+        yield
+    finally:
+        if arguments is not None:
+            arguments.update(before)
