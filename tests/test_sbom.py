@@ -19,9 +19,6 @@ from modelkeep.storage import marker
 from modelkeep.storage.memory import MemoryStore
 from small_versions import publish
 
-# jsonschema's own dependencies
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture
 def keep() -> mk.Keep:

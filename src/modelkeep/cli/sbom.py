@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modelkeep.keep import Keep
 
 
-@command("sbom", example="modelkeep sbom sentiment@production > sentiment.cdx.json", shape="Bill")
+@command("sbom", example="modelkeep sbom sentiment@production", shape="Bill")
 @ref_argument
 def run(keep: Keep, ref: str) -> Answer:
     """Print the bill of materials of a version, as CycloneDX 1.6 JSON.

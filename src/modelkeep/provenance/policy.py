@@ -80,11 +80,11 @@ def _judge(registry: Registry, model: str, policy: Policy, record: VersionRecord
     enough = signing.require(found, policy.required)
     said = {finding.details["key"]: finding.message for finding in found if finding.check == "signature"}
     values = {key.name: said.get(key.id, "no signature") for key in policy.keys}
-    message = "; ".join(
-        [enough.message, *(f"{finding.check} {finding.subject}: {finding.message}" for finding in wrong)]
-    )
+    told = [enough.message, *(f"{finding.check} {finding.subject}: {finding.message}" for finding in wrong)]
+    if enough.severity is Severity.FAILURE:
+        told.append(f"sign it: modelkeep sign {model}:{record.version} --key KEY")
     severity = Severity.FAILURE if wrong else enough.severity
-    return Finding("policy", severity, message, text(policy), {"values": values})
+    return Finding("policy", severity, "; ".join(told), text(policy), {"values": values})
 
 
 def text(policy: Policy) -> str:

@@ -154,7 +154,7 @@ def _properties(facts: Mapping[str, Any]) -> list[Property]:
 
 def _licences(said: Any) -> list[License]:
     """Licences as SPDX ids or expressions where they are, else by name: of a text, or a list of texts."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model.license import LicenseExpression
 
     texts = [said] if isinstance(said, str) else said if isinstance(said, list) else []

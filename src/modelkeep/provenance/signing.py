@@ -248,9 +248,11 @@ def signer_of(data: bytes, trusted: Sequence[TrustedKey], model: str, now: str) 
 
 def require(findings: Iterable[Finding], needed: int = 1) -> Finding:
     """Whether enough different trusted keys have signed, by what :func:`check_version` found."""
-    good = {finding.details["key"] for finding in findings if (finding.check, finding.severity) == ("signature", "ok")}
-    message = f"signed by {len(good)} trusted keys, {needed} needed" if good else "no signature by a trusted key"
-    return Finding("signed", Severity.OK if len(good) >= needed else Severity.FAILURE, message)
+    good = {f.details["key"]: f.message for f in findings if (f.check, f.severity) == ("signature", Severity.OK)}
+    if len(good) >= needed:
+        return Finding("signed", Severity.OK, ", ".join(sorted(good.values())))
+    found = f"{len(good)} of {needed} signatures by trusted keys" if good else "no signature by a trusted key"
+    return Finding("signed", Severity.FAILURE, found)
 
 
 # --- files and folders on disk
