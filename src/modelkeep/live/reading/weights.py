@@ -5,7 +5,7 @@ form                      how a tensor finds its variable
 ========================  ==========================================================================================
 ``weights_h5``            by its path in the model, as Keras 3 numbers it (:mod:`modelkeep.live.reading.store`)
 ``legacy_weights_h5``     by its layer, and its place in it (:mod:`modelkeep.live.reading.legacy_weights`)
-``safetensors``, ``npz``  by name: the variable's path, with or without the model's name, or its path in Keras' files;
+``safetensors``, ``npz``  by name: its layers' names and its own, or its path in the model or in Keras' files;
                           where these differ in nothing but the numbers of automatic names, in order
 ========================  ==========================================================================================
 
@@ -14,8 +14,9 @@ Keras' own loader by name loads nothing, without a word, where no name fits.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,7 +26,7 @@ from modelkeep.formats.contents import Contents
 from modelkeep.live import internals, matching
 from modelkeep.live.internals import Variable
 from modelkeep.live.reading import Read, h5, store
-from modelkeep.live.variables import inventory, without_number
+from modelkeep.live.variables import inventory, own_name, without_number
 from modelkeep.report import Finding, Severity
 
 
@@ -84,30 +85,44 @@ def _names(
     model: keras.Model, variables: dict[str, Variable], wanted: list[str]
 ) -> tuple[dict[str, str], tuple[Finding, ...]]:
     """For each variable, by its place, what it is called in a file that has the names ``wanted``."""
-    paths = paths_of(model, variables)
+    names = names_of(model, variables)
     ways = (
-        paths,
+        names,
         {place: variable.path for place, variable in variables.items()},
+        {place: variable.path.removeprefix(f"{model.name}/") for place, variable in variables.items()},
         {place: place.removeprefix("weights/") for place in variables},
     )
-    best = max(ways, key=lambda names: len(set(wanted).intersection(names.values())))
+    best = max(ways, key=lambda way: len(set(wanted).intersection(way.values())))
     if set(best.values()) == set(wanted):
         return best, ()
-    by_rank = _by_rank(model, paths, wanted)
+    by_rank = _by_rank(model, names, wanted)
     if not by_rank:
         return best, ()
     text = "layers that Keras named itself were matched in the order of their numbers"
     return by_rank, (Finding("weights-order", Severity.NOTE, text),)
 
 
-def paths_of(model: keras.Model, variables: dict[str, Variable]) -> dict[str, str]:
-    """What each variable is called in a file, by its place: its path without the model's name, where that is unique."""
-    paths = {place: variable.path.removeprefix(f"{model.name}/") for place, variable in variables.items()}
-    count = Counter(paths.values())
-    return {place: path if count[path] == 1 else place.removeprefix("weights/") for place, path in paths.items()}
+def names_of(model: keras.Model, variables: Iterable[str]) -> dict[str, str]:
+    """What each variable is called in a file, by its place: its layers' names and its own, ``encoder/query/kernel``.
+
+    For most models these are the variables' paths without the model's own name. A variable's path tells where it
+    was built, though, which is elsewhere once a model comes out of a file. Where two would be called the same, both
+    go by their places.
+    """
+    found = inventory(internals.walk(model))
+    layers = {path: node.name for path, node in found.nodes if path and isinstance(node, keras.Layer)}
+    names = {place: _name(place, found.variables[place], layers) for place in variables}
+    count = Counter(names.values())
+    return {place: name if count[name] == 1 else place.removeprefix("weights/") for place, name in names.items()}
 
 
-def _by_rank(model: keras.Model, paths: dict[str, str], wanted: list[str]) -> dict[str, str]:
+def _name(place: str, variable: Variable, layers: Mapping[str, str]) -> str:
+    path = place.removeprefix("weights/").rpartition("vars/")[0].strip("/")
+    around = [path[: match.start()] for match in re.finditer("/|$", path)]
+    return "/".join([*(layers[outer] for outer in around if outer in layers), own_name(variable.path)])
+
+
+def _by_rank(model: keras.Model, names: dict[str, str], wanted: list[str]) -> dict[str, str]:
     """Names that differ in the numbers of automatic names alone, paired by rank; empty where more differs."""
     layers = [node for _, node in internals.walk(model) if isinstance(node, keras.Layer)]
     stems = {without_number(layer.name) for layer in layers if internals.given_name(layer) is None}
@@ -120,8 +135,8 @@ def _by_rank(model: keras.Model, paths: dict[str, str], wanted: list[str]) -> di
 
     wanted_model = next(iter(wanted), "").partition("/")[0] if _have_one_root(wanted) else ""
     ranked = sorted(wanted, key=numbered)
-    here = sorted(paths, key=lambda place: numbered(paths[place]))
-    same = [numbered(name)[0] for name in ranked] == [numbered(paths[place])[0] for place in here]
+    here = sorted(names, key=lambda place: numbered(names[place]))
+    same = [numbered(name)[0] for name in ranked] == [numbered(names[place])[0] for place in here]
     return dict(zip(here, ranked, strict=True)) if same else {}
 
 

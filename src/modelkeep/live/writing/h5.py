@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from modelkeep.errors import UsageError
 from modelkeep.live import internals
+from modelkeep.live.allowlist import own_function
 from modelkeep.live.capture import assets, configs
 from modelkeep.live.golden import Predict
 from modelkeep.live.tensors import EXOTIC
@@ -22,7 +25,9 @@ from modelkeep.report import Finding, several
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def write(model: keras.Model, path: Path, *, form: str = "h5", signature: Signature | None = None) -> tuple[Finding, ...]:
+def write(
+    model: keras.Model, path: Path, *, form: str = "h5", signature: Signature | None = None
+) -> tuple[Finding, ...]:
     """Write an ``.h5`` file that plain Keras opens.
 
     Raises UsageError for what Keras would leave out without a word, or could not read again: vocabularies, bfloat16,
@@ -36,6 +41,7 @@ def write(model: keras.Model, path: Path, *, form: str = "h5", signature: Signat
         warnings.filterwarnings("ignore", module="keras")
         warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
         model.save(path)
+    _name_losses_in_full(path)
     slots = model.compiled and model.optimizer.built
     note = plain.note("plain Keras starts an optimizer anew that comes from an .h5 file, though its state is in there")
     return (*([note] if slots else []), *plain.not_held(found, "an .h5 file"))
@@ -55,6 +61,30 @@ def _refuse(model: keras.Model, found: Inventory) -> None:
         raise _cannot("what layers save by themselves", several(list(found.arrays)))
     if odd := [variable.path for variable in model.weights if stored_dtype(variable) in EXOTIC]:
         raise _cannot("bfloat16 and float8", several(odd))
+
+
+def _name_losses_in_full(path: Path) -> None:
+    """Write ``mean_squared_error`` where ``compile`` was given ``mse``, which Keras would not find when it loads."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        text = file.attrs.get("training_config")
+        if text is None:
+            return
+        config = json.loads(text)
+        config["loss"] = _in_full(config["loss"])
+        file.attrs["training_config"] = json.dumps(config).encode()
+
+
+def _in_full(loss: Any) -> Any:
+    if isinstance(loss, str):
+        function = keras.losses.get(loss)
+        return function.__name__ if own_function("keras.losses", getattr(function, "__name__", "")) else loss
+    if isinstance(loss, list):
+        return [_in_full(inner) for inner in loss]
+    if isinstance(loss, dict) and "class_name" not in loss:
+        return {name: _in_full(inner) for name, inner in loss.items()}
+    return loss
 
 
 def _cannot(what: str, found: str) -> UsageError:

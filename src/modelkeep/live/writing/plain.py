@@ -30,10 +30,17 @@ def reopen(path: Path, model: keras.Model, *, optimizer: bool = True) -> Predict
 
 
 def load(path: Path, model: keras.Model) -> keras.Model:
-    """A file as plain Keras opens it, given the custom objects of ``model``."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="keras")
-        return keras.saving.load_model(path, custom_objects=objects_of(model), safe_mode=True)
+    """A file as plain Keras opens it, given the custom objects of ``model``. Raises NotFaithful where it cannot."""
+    objects = objects_of(model)
+    try:
+        with internals.unchanged_after_error(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="keras")
+            return keras.saving.load_model(path, custom_objects=objects, safe_mode=True)
+    except Exception as error:
+        raise NotFaithful(
+            f"Keras cannot open the {path.suffix} file that it made of this model ({type(error).__name__}: {error})",
+            hint="write it as keras" if path.suffix == ".h5" else None,
+        ) from error
 
 
 def objects_of(model: keras.Model) -> dict[str, object]:

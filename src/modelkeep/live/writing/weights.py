@@ -3,7 +3,7 @@
 ===================== =================================================================================================
 ``weights_h5``        as Keras 3 writes it; the optimizer's state is in it, if the model is compiled
 ``legacy_weights_h5`` the layout of Keras 1 and 2, which ``load_weights`` of all versions reads, by order and by name
-``safetensors``       by name, the variable's path without the model's own name; bytes depend on model and Keras alone
+``safetensors``       by name, ``encoder/query/kernel``; the bytes depend on nothing but the model and Keras' version
 ``npz``               likewise, in a zip of arrays; NumPy knows no bfloat16 and no float8, so they are refused
 ===================== =================================================================================================
 """
@@ -68,7 +68,7 @@ def _write_keras3(model: keras.Model, found: Inventory, path: Path) -> None:
 def _arrays(model: keras.Model, found: Inventory) -> dict[str, Array]:
     """The weights by the names that they have in a file, in the order of the model."""
     variables = {place: v for place, v in found.variables.items() if place.startswith("weights/")}
-    names = reading.paths_of(model, variables)
+    names = reading.names_of(model, variables)
     return {names[place]: _array(variable) for place, variable in variables.items()}
 
 
@@ -105,7 +105,12 @@ def _write_safetensors(model: keras.Model, found: Inventory, path: Path) -> None
     https://huggingface.co/docs/safetensors
     """
     arrays = _arrays(model, found)
-    metadata = {"format": "keras", "keras_version": keras.version(), "model": model.name, "names": "variable paths"}
+    metadata = {
+        "format": "keras",
+        "keras_version": keras.version(),
+        "model": model.name,
+        "names": "layers and variable",
+    }
     header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, array in arrays.items():
