@@ -339,11 +339,13 @@ def _names() -> dict[str, Any]:
 
 
 def _is_class(module: str | None, name: str) -> bool:
-    """Keras 2 gives no module, or one of many; Keras 3 always the one that the class is in."""
-    inside, names = _inside_keras(module), _names()
-    if module is not None and inside is None:
-        return False
-    return name in names["legacy_classes"] or module in names["classes"].get(name, ())
+    """Keras 2 gives no module, or one of many; Keras 3 the one that the class is in, but none in HDF5."""
+    names = _names()
+    if module is None:
+        return name in names["legacy_classes"] or name in names["classes"]
+    if module in names["classes"].get(name, ()):
+        return True
+    return name in names["legacy_classes"] and _inside_keras(module) is not None
 
 
 def _is_function(module: str | None, name: Any) -> bool:

@@ -109,7 +109,7 @@ rules(
         Level.CRITICAL,
         "A layer that runs another program's model",
         "TFSMLayer loads a SavedModel from a path, TorchModuleWrapper unpickles what it holds.",
-        ("CVE-2025-49655", "CVE-2026-1669"),
+        ("CVE-2025-49655", "CVE-2026-1462"),
     ),
     Rule(
         "function-layer",
@@ -161,7 +161,6 @@ rules(
         Level.HIGH,
         "Layers far larger than the weights in the file",
         "A few bytes of config can make a reader take gigabytes before it looks at the weights.",
-        ("CVE-2026-0897",),
     ),
     Rule(
         "custom-object",
