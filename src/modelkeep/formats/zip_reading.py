@@ -45,6 +45,13 @@ _DESCRIPTOR = 0x0008  # sizes and CRC follow the data: the writer could not seek
 _UTF8 = 0x0800
 _WHAT_READERS_HEED = _ENCRYPTED | _DESCRIPTOR | _UTF8
 _UNIX_HOSTS = (3, 19)  # whose attributes hold a mode
+_SPECIAL = {  # and nothing else: old tools write modes of no kind for folders
+    stat.S_IFLNK: "a link",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 _CHUNK = MIB  # bytes read at a time
 _DIRECTORY_FOR_NAMES = 8 * MIB  # bytes of a directory that are looked at to tell what kind of zip it is
 
@@ -280,8 +287,7 @@ class ZipArchive:
                 self._add("zip-path", f"the name {entry.name[:200]!r} is no plain path: {fault}", entry.name)
             if entry.is_folder and entry.size:
                 self._add("zip-mismatch", f"a folder of {entry.size:,} bytes", entry.name)
-            if (kind := stat.S_IFMT(entry.mode)) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                what = "a link" if kind == stat.S_IFLNK else "a device, pipe or socket"
+            if what := _SPECIAL.get(stat.S_IFMT(entry.mode)):
                 self._add("zip-special-file", f"{entry.name!r} is {what}", entry.name)
             if entry.fault:
                 self._add("zip-unreadable", f"{entry.name!r} cannot be read: {entry.fault}", entry.name)
