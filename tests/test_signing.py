@@ -319,6 +319,36 @@ def test_a_private_key_is_not_taken_for_a_public_one(ada: Path) -> None:
         trust.read(ada)
 
 
+@pytest.mark.keras
+def test_a_load_asks_who_signed_as_far_as_the_reader_wants(
+    tmp_path: Path, ada: Path, grace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    keep = mk.open(tmp_path / "kept")
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    for _ in range(2):
+        keep.save(model, "m", check=False)
+    keep.sign("m:1.0.0", key=ada)
+    monkeypatch.setenv("MODELKEEP_TRUSTED_KEYS", str(public_half(ada)))
+    keep.load("m:1.0.0")
+    keep.load("m:1.1.0")  # not signed, and nobody asks for it
+    with pytest.raises(UnsafeContent, match="no signature by a trusted key"):
+        keep.load("m:1.1.0", signature=public_half(ada))
+    with pytest.raises(UsageError, match="found verify=None"):
+        keep.load("m:1.0.0", verify=None)
+    monkeypatch.setenv("MODELKEEP_TRUSTED_KEYS", str(public_half(grace)))
+    with pytest.raises(UnsafeContent, match=r"m:1\.0\.0 is not vouched for"):
+        keep.load("m:1.0.0")
+    keep.load("m:1.0.0", signature=False)
+    required = tmp_path / "keys.json"
+    required.write_text(json.dumps({"required": True, "keys": [{"name": "ada", "file": public_half(ada).name}]}))
+    monkeypatch.setenv("MODELKEEP_TRUSTED_KEYS", str(required))
+    keep.load("m:1.0.0")
+    with pytest.raises(UnsafeContent):
+        keep.load("m:1.1.0", into=model)
+
+
 # --- keys
 
 

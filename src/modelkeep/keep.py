@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.catalog import VersionRecord
-from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UsageError
+from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UnsafeContent, UsageError
 from modelkeep.files import keras_at_hand
 from modelkeep.formats.limits import DEFAULT, Limits
 from modelkeep.manifest import json_value
@@ -246,6 +246,7 @@ class Keep:
         trust: Sequence[str] = (),
         compile: bool = True,
         verify: Verify = "eager",
+        signature: bool | str | os.PathLike[str] | None = None,
         at: Moment | None = None,
     ) -> Loaded:
         """Bring a version to life, every digest checked on the way in.
@@ -254,14 +255,18 @@ class Keep:
         give what is not Keras' own; what was edited since the save is a warning, and one of the ``findings``.
         ``into`` fills a model of yours instead of rebuilding one.
         ``verify="lazy"`` checks in the background and raises at the first use after damage is known; None does
-        not check. ``at`` resolves the ref as of a time.
+        not check. ``at`` resolves the ref as of a time. ``signature`` is as for :meth:`verify`; without it, a version
+        that is signed must be signed by somebody whom the file trusts that ``$MODELKEEP_TRUSTED_KEYS`` names, if it
+        is set, and every version where that file says so; False asks for nothing.
 
         Raises NotFound's kin, IntegrityError, MissingCustomObjects, CannotLoad, UnsafeContent.
         """
         with keras_at_hand():
             from modelkeep.live import loading
 
-        manifest = self.resolve(ref, at=at).manifest
+        version = self.resolve(ref, at=at)
+        self._demand_signature(version, signature, checked=verify is not None)
+        manifest = version.manifest
         blobs = self._registry.blobs
         if into is not None:
             return loading.load_into(into, manifest, blobs, verify=verify, progress=self._progress)
@@ -431,6 +436,24 @@ class Keep:
             now=self._registry.ledgers.now(),
         )
         return [*findings, signing.require(findings)]
+
+    def _demand_signature(
+        self, version: Version, asked: bool | str | os.PathLike[str] | None, *, checked: bool
+    ) -> None:
+        """Raise UnsafeContent unless whoever is trusted vouches for a version, as far as that is asked for."""
+        from modelkeep.provenance import trust
+        from modelkeep.report import Report
+
+        listed = os.environ.get(trust.VARIABLE)
+        if asked is False or (asked is None and listed is None):
+            return
+        findings = self._signatures(version, None if isinstance(asked, bool | None) else asked)
+        unsigned = all(finding.check == "signed" for finding in findings)
+        if unsigned and asked is None and not trust.demands(Path(str(listed))):
+            return
+        if not checked:
+            raise UsageError("a signature is of bytes that are checked", found="verify=None", expected="eager or lazy")
+        Report(f"{version.ref} is not vouched for", tuple(findings), UnsafeContent).raise_for_failures()
 
     def _chain(self, version: Version) -> Finding:
         """Whether every entry of a ledger fits all before it, and they name this very version."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}  # each with its hash
-MAX_PEM = 64 * 2**10  # bytes
+MAX_FILE = 2**20  # bytes: of a key, or a list of them
 MAKE_ONE = "make one: openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
 
 
@@ -51,16 +51,16 @@ def read_signing_key(path: Path, password: str | None = None) -> SigningKey:
 
 
 def read_pem(path: Path) -> bytes:
-    """The bytes of a small text file. Raises NotFound, StorageError, UsageError where it is too large for a key."""
+    """The bytes of a small text file. Raises NotFound, StorageError, UsageError where it is too large for keys."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_PEM + 1)
+            data = file.read(MAX_FILE + 1)
     except FileNotFoundError as error:
         raise NotFound(f"there is no file {path}", hint=MAKE_ONE) from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > MAX_PEM:
-        raise UsageError(f"{path} is too large for a key", expected=f"at most {MAX_PEM:,} bytes")
+    if len(data) > MAX_FILE:
+        raise UsageError(f"{path} is too large for keys", expected=f"at most {MAX_FILE:,} bytes")
     return data
 
 

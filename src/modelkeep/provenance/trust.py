@@ -10,7 +10,8 @@ Trust comes from the reader's side alone; a key that travels with a model proves
                "not_before": "2026-01-01", "not_after": "2027-01-01", "revoked": false},
               {"name": "release", "identity": "release@example.com", "issuer": "https://accounts.google.com"}]}
 
-  with ``"file": "ada.pub.pem"``, beside the JSON file, in the place of ``"pem"`` if one likes.
+  with ``"file": "ada.pub.pem"``, beside the JSON file, in the place of ``"pem"`` if one likes; and with
+  ``"required": true`` beside ``"keys"``, nothing is loaded that none of them signed.
 
 A signature carries no time that can be believed, so a key counts only while it is valid: what an expired key signed has
 to be signed again.
@@ -49,6 +50,7 @@ class _Listed(msgspec.Struct, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     keys: tuple[_Listed, ...]
+    required: bool = False
 
 
 def here(path: Path | None, what: str) -> tuple[TrustedKey, ...]:
@@ -65,12 +67,10 @@ def here(path: Path | None, what: str) -> tuple[TrustedKey, ...]:
 
 def read(path: Path) -> tuple[TrustedKey, ...]:
     """The keys of a trust file or folder. Raises NotFound, UsageError for what is none, MissingExtra."""
-    if path.is_dir():
-        found = tuple(_from_pem(file) for file in sorted(path.glob("*.pem")))
-    elif keys.read_pem(path).lstrip().startswith(b"-----BEGIN"):
-        found = (_from_pem(path),)
+    if _is_pem(path):
+        found = tuple(map(_from_pem, sorted(path.glob("*.pem")) if path.is_dir() else [path]))
     else:
-        found = _from_json(path)
+        found = tuple(_from_listed(key, path) for key in _listed(path).keys)
     if not 0 < len(found) <= MAX_KEYS:
         raise UsageError(f"{path} names {len(found)} keys", expected=f"1 to {MAX_KEYS}")
     if any(len({getattr(key, each) for key in found}) < len(found) for each in ("id", "name")):
@@ -83,14 +83,22 @@ def _from_pem(path: Path) -> TrustedKey:
     return TrustedKey(id=keys.key_id(pem), name=path.name.removesuffix(".pem").removesuffix(".pub"), pem=pem)
 
 
-def _from_json(path: Path) -> tuple[TrustedKey, ...]:
+def demands(path: Path) -> bool:
+    """Whether a trust file wants nothing loaded that is not signed. Raises like :func:`read`."""
+    return not _is_pem(path) and _listed(path).required
+
+
+def _is_pem(path: Path) -> bool:
+    return path.is_dir() or keys.read_pem(path).lstrip().startswith(b"-----BEGIN")
+
+
+def _listed(path: Path) -> _File:
     try:
-        listed = msgspec.json.decode(path.read_bytes(), type=_File).keys
+        return msgspec.json.decode(keys.read_pem(path), type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"{path} is no list of trusted keys: {error}", hint="see docs/guide/provenance.md, or name a PEM file"
         ) from error
-    return tuple(_from_listed(key, path) for key in listed)
 
 
 def _from_listed(key: _Listed, path: Path) -> TrustedKey:
