@@ -136,6 +136,8 @@ def _joined(place: str, name: Any) -> str:
 
 def _named(raw: JSON, node: Node, is_custom: bool) -> JSON:
     """An object as Keras 3 writes it."""
+    if not node.version.is_legacy and isinstance(raw.get("module"), str):
+        return {**raw, "config": node.config}  # it was Keras 3 that wrote it
     new: JSON = {"module": module_of(node.class_name, node.kind), "class_name": node.class_name, "config": node.config}
     if node.kept:
         new["module"], new["registered_name"] = KEPT, f"modelkeep>{node.class_name}"
