@@ -455,7 +455,7 @@ def _opened(stream: Stream) -> Any:
 
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
-    access.set_fileobj_driver(_driver(), _Whole(stream))
+    access.set_fileobj_driver(_driver(), _Guarded(stream))
     return h5f.open(b"modelkeep", h5f.ACC_RDONLY, access)
 
 
@@ -465,8 +465,11 @@ def _driver() -> Any:
     return h5fd.fileobj_driver
 
 
-class _Whole:
-    """A stream as h5py's driver reads it: every read gives all bytes asked for, and zeros beyond the end."""
+class _Guarded:
+    """A stream as h5py's driver reads it: every read gives all bytes asked for, and zeros beyond the end.
+
+    It looks at what passes for what the HDF5 library does not survive.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -480,15 +483,42 @@ class _Whole:
 
     def readinto(self, buffer: Any) -> int:
         view, at = memoryview(buffer).cast("B"), self._stream.tell()
+        self._fill(view, at)
+        if bytes(view[:4]) == b"GCOL":
+            self._check_heap(at)
+        return len(view)
+
+    def _fill(self, view: memoryview, at: int) -> None:
         inside = max(0, min(len(view), self._size - at))
         view[inside:] = bytes(len(view) - inside)
         rest = view[:inside]
+        self._stream.seek(at)
         while rest:
             count = self._stream.readinto(rest)  # type: ignore[union-attr]
             if not count:
                 raise OSError("the file was cut while it was read")
             rest = rest[count:]
-        return len(view)
+
+    def _check_heap(self, at: int) -> None:
+        """A global heap, which holds texts of any length, must step forwards: HDF5 goes round a step of 0 for ever.
+
+        Section III.E of the specification: 16 bytes with the size of the heap, then objects, each with its index
+        and its size, padded to 8 bytes. Index 0 is free space, whose size counts its own 16 bytes.
+        """
+        header = bytearray(16)
+        self._fill(memoryview(header), at)
+        size = int.from_bytes(header[8:], "little")
+        if not 16 <= size <= self._size - at:
+            raise OSError("a global heap reaches beyond the end of the file")
+        heap = bytearray(size)
+        self._fill(memoryview(heap), at)
+        place = 16
+        while place + 16 <= size:
+            length = int.from_bytes(heap[place + 8 : place + 16], "little")
+            step = 16 + (length + 7 & -8) if heap[place : place + 2] != b"\0\0" else length
+            if not 16 <= step <= size - place:
+                raise OSError(f"a global heap at byte {at:,} is damaged")
+            place += step
 
 
 @contextmanager

@@ -7,6 +7,7 @@ II.A of the HDF5 File Format Specification, versions 0 to 3.
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import IO
 
@@ -18,7 +19,8 @@ Stream = io.RawIOBase | io.BufferedIOBase | IO[bytes]  # that can be sought, and
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _FIRST = 512  # bytes of the smallest user block
-_WIDTHS = (2, 4, 8)  # bytes that a file may use for its addresses
+_LENGTH = 60  # bytes, up to the last field that is looked at
+_UNDEFINED = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def read(stream: Stream, size: int, name: str) -> Superblock:
     if start is None:
         raise IntegrityError(f"{name} is no HDF5 file: its signature is missing")
     stream.seek(start)
-    head = stream.read(96) or b""
+    head = stream.read(_LENGTH) or b""
     block = _parsed(start, head, name)
     if block.end is not None and block.end > size:
         raise IntegrityError(
@@ -81,19 +83,27 @@ def problems(block: Superblock, size: int, place: str) -> list[Problem]:
 
 
 def _parsed(start: int, head: bytes, name: str) -> Superblock:
-    version = head[8] if len(head) > 8 else None
+    version = head[8] if len(head) == _LENGTH else None
     if version in (0, 1):
-        width, at = head[13:14], 24 if version == 0 else 28
-        base, _, end, driver = _addresses(head, at, width, 4, name)
+        _check_widths(head[13:15], name)
+        base, _, end, driver = _addresses(head, 24 if version == 0 else 28, 4)
         return Superblock(start, version, base, end, driver=driver)
     if version in (2, 3):
-        base, extension, end = _addresses(head, 12, head[9:10], 3, name)
+        _check_widths(head[9:11], name)
+        base, extension, end = _addresses(head, 12, 3)
         return Superblock(start, version, base, end, extension=extension)
     raise IntegrityError(f"{name} has a damaged superblock", found=f"version {version}", expected="0 to 3")
 
 
-def _addresses(head: bytes, at: int, width: bytes, count: int, name: str) -> list[int | None]:
-    if not width or width[0] not in _WIDTHS or len(head) < at + count * width[0]:
-        raise IntegrityError(f"{name} has a damaged superblock", found=f"addresses of {list(width)} bytes")
-    pieces = (head[at + i * width[0] : at + (i + 1) * width[0]] for i in range(count))
-    return [None if piece == b"\xff" * width[0] else int.from_bytes(piece, "little") for piece in pieces]
+def _check_widths(widths: bytes, name: str) -> None:
+    if widths != b"\x08\x08":
+        raise IntegrityError(
+            f"{name} has a damaged superblock",
+            found=f"addresses and lengths of {widths[0]} and {widths[1]} bytes",
+            expected="of 8, as every writer of models makes them",
+        )
+
+
+def _addresses(head: bytes, at: int, count: int) -> list[int | None]:
+    numbers = struct.unpack_from(f"<{count}Q", head, at)
+    return [None if number == _UNDEFINED else number for number in numbers]
