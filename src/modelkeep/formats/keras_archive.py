@@ -43,7 +43,9 @@ _LEFT_BY_SYSTEMS = ("__MACOSX/", "._", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def recognise(place: Place) -> bool:
-    """Whether a zip or a folder holds a model as Keras 3 saves it, or at least began to."""
+    """Whether a zip or folder holds a model as Keras 3 saves it; of a zip cut short, its first member tells."""
+    if not place.is_folder and place.members in ({METADATA}, {CONFIG}):
+        return True
     names = place.names if place.is_folder else place.members
     return CONFIG in names and not names.isdisjoint({METADATA, *WEIGHTS})
 
@@ -81,6 +83,8 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
 
 
 def _json(files: Files, name: str, limit: str, limits: Limits) -> tuple[Any, tuple[Problem, ...]]:
+    if name not in files.sizes:
+        raise IntegrityError(f"{name} is missing, or no regular file")
     limits.check(limit, files.sizes[name], f"{name} is too large")
     value, problems = strict_json.read(files.read(name), what=name, limits=limits, most=limit)
     if not isinstance(value, dict):
