@@ -181,7 +181,8 @@ def test_a_signature_does_not_fit_another_version(keep: mk.Keep, ada: Path) -> N
 
 def test_a_signature_of_the_same_files_under_another_name_does_not_fit(keep: mk.Keep, ada: Path) -> None:
     version = keep.resolve("sentiment:1.0.0")
-    said = statement.of_files("sentiment:9.9.9", signing.files_of(version.manifest, version.digest))
+    files = signing.hash_version(version.manifest, version.digest, Registry(keep.store).blobs)
+    said = statement.of_files("sentiment:9.9.9", files)
     keep.sign("sentiment:1.0.0", key=ada)
     attach_forged(
         keep, "sentiment:1.0.0", keys.read_signing_key(ada).seal(statement.encode(said)), like="sentiment:1.0.0"
@@ -234,6 +235,21 @@ def test_what_was_signed_as_another_type_of_payload_is_not_taken_for_a_statement
     raw = key.sign(b"DSSEv1 10 text/plain %d %s" % (len(payload), payload), ec.ECDSA(SHA256()))
     attach_forged(keep, "sentiment:1.0.0", dsse.encode(payload, raw, signed.key_id), like="sentiment:1.0.0")
     assert found(keep, "sentiment:1.0.0", public_half(ada))["signature"] == "failure"
+
+
+def test_a_provenance_of_another_version_does_not_fit(keep: mk.Keep, ada: Path) -> None:
+    for ref in ("sentiment:1.0.0", "sentiment:1.1.0"):
+        keep.sign(ref, key=ada)
+    other = attached(keep, "sentiment:1.1.0", "provenance:")
+    Registry(keep.store).attach("sentiment:1.0.0", other)
+    checks = found(keep, "sentiment:1.0.0", public_half(ada))
+    assert (checks["signature"], checks["provenance"]) == ("ok", "failure")
+
+
+def test_a_damaged_version_is_not_signed(keep: mk.Keep, ada: Path) -> None:
+    keep.store.delete(blob_key(keep.resolve("sentiment:1.0.0").manifest.parts[0].digest))
+    with pytest.raises(mk.errors.BlobMissing):
+        keep.sign("sentiment:1.0.0", key=ada)
 
 
 def test_a_provenance_is_not_taken_for_a_signature(keep: mk.Keep, ada: Path) -> None:

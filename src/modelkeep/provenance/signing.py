@@ -1,8 +1,9 @@
 """Signatures over versions, and over files and folders on disk; made and checked.
 
-A version is signed as the files that its bundle holds: ``manifest.json`` and ``blobs/<hex>``, by their BLAKE3 digests.
-The statement's subject is ``model:version``, and the manifest says so once more, so a signature fits one version
-only. The same signature beside the unpacked bundle is one of OMS v1.0, which ``model_signing verify key`` checks.
+A version is signed as the files that its bundle holds, ``manifest.json`` and ``blobs/<hex>``, by SHA-256; so the same
+signature beside the unpacked bundle is one of OMS v1.0, which ``model_signing verify key`` checks. Here it is checked
+by the manifest alone, which names every blob by its BLAKE3, and whose bytes whoever reads the version compares. The
+statement's subject is ``model:version``, and the manifest says so once more: a signature fits one version only.
 Beside it stands an SLSA provenance, over the same root digest: who, when, from what, where, how good.
 
 A checker here follows no hint in a signature: no file is left out, no link is followed, every name must be signed.
@@ -14,8 +15,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +28,7 @@ from modelkeep.catalog import Attachment
 from modelkeep.entry import TrustedKey, moment
 from modelkeep.errors import LimitExceeded, ModelkeepError, NotFound, StorageError, UnsafeContent, UsageError
 from modelkeep.formats.durable import new_file
-from modelkeep.manifest import Manifest
+from modelkeep.manifest import MAX_MANIFEST, Manifest
 from modelkeep.provenance import dsse, keyless, keys, statement, trust
 from modelkeep.provenance.statement import Statement, Subject
 from modelkeep.registry import Registry
@@ -41,7 +43,9 @@ SLSA = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://github.com/modelkeep/modelkeep/blob/main/docs/guide/provenance.md#provenance"
 MAX_FILES, MAX_DEPTH = 100_000, 64
 
+_MANIFEST = "manifest.json"
 _CHUNK = 2**20  # bytes
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Signer(Protocol):
@@ -87,16 +91,27 @@ def read_signature(path: Path) -> bytes:
 
 
 def files_of(manifest: Manifest, digest: str) -> dict[str, str]:
-    """The files of a version's bundle with their digests; ``digest`` is the manifest's."""
-    blobs = {f"blobs/{blob.removeprefix('blake3:')}": blob for blob in manifest.blobs()}
-    return {"manifest.json": digest, **blobs}
+    """The blobs behind the files of a version's bundle; ``digest`` is the manifest's."""
+    return {_MANIFEST: digest} | {f"blobs/{blob.removeprefix('blake3:')}": blob for blob in manifest.blobs()}
 
 
-def sign_version(manifest: Manifest, digest: str, actor: str, signer: Signer) -> tuple[bytes, bytes]:
-    """The signature of a version, and its signed provenance; ``actor`` is who published it. Raises as signers do."""
-    signature = statement.of_files(ref_of(manifest), files_of(manifest, digest), ignored=("model.sig",))
-    said = Statement(subject=signature.subject, predicate_type=SLSA, predicate=provenance(manifest, actor))
-    return signer.seal(statement.encode(signature)), signer.seal(statement.encode(said))
+def hash_version(manifest: Manifest, digest: str, blobs: Blobs) -> dict[str, str]:
+    """The SHA-256 of the files of a version's bundle, every blob checked. Raises BlobMissing, IntegrityError."""
+
+    def sha256(blob: str) -> str:
+        blobs.check(blob)
+        return f"sha256:{hashlib.sha256(blobs.map_blob(blob)).hexdigest()}"
+
+    files = files_of(manifest, digest)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(files, pool.map(sha256, files.values()), strict=True))
+
+
+def statements(manifest: Manifest, digest: str, actor: str, blobs: Blobs) -> tuple[Statement, Statement]:
+    """What a signature of a version says, and its provenance; ``actor`` is who published it."""
+    signature = statement.of_files(ref_of(manifest), hash_version(manifest, digest, blobs), ignored=("model.sig",))
+    made = Statement(subject=signature.subject, predicate_type=SLSA, predicate=provenance(manifest, actor))
+    return signature, made
 
 
 def sign(registry: Registry, version: Version, signer: Signer, *, reason: str | None = None) -> Signed:
@@ -104,8 +119,9 @@ def sign(registry: Registry, version: Version, signer: Signer, *, reason: str | 
 
     Raises as signers do, BlobMissing, IntegrityError, StorageError.
     """
-    signature, said = sign_version(version.manifest, version.digest, version.actor, signer)
-    _attach(registry, version, PROVENANCE + signer.id, said, reason)
+    said, made = statements(version.manifest, version.digest, version.actor, registry.blobs)
+    signature, provenance = (signer.seal(statement.encode(each)) for each in (said, made))
+    _attach(registry, version, PROVENANCE + signer.id, provenance, reason)
     _attach(registry, version, SIGNATURE + signer.id, signature, reason)
     return Signed(version.ref, signer.id, signature)
 
@@ -116,8 +132,7 @@ def adopt(registry: Registry, version: Version, signature: bytes, *, reason: str
     It must be of this version; whose it is, verifying tells. Raises UnsafeContent, StorageError.
     """
     bundle = dsse.decode(signature)
-    files = files_of(version.manifest, version.digest)
-    _check_statement(signature, statement.SIGNATURE, Subject(version.ref, {"sha256": statement.root(files)}), files)
+    _signed_subject(signature, version.manifest, version.digest, registry.blobs)
     _attach(registry, version, SIGNATURE + bundle.key_id, signature, reason)
     return Signed(version.ref, bundle.key_id, signature)
 
@@ -196,33 +211,55 @@ def check_version(
     ``ok`` is signed by a trusted key, over exactly these files; a signature by a key that does not count (unknown,
     expired, revoked, for other models) is a warning; one that is wrong a failure. ``details["key"]`` is the key's id.
     """
-    files = files_of(manifest, digest)
-    subject = Subject(ref_of(manifest), {"sha256": statement.root(files)})
-    findings = []
-    for attachment in attachments:
-        check, _, key_id = attachment.kind.partition(":")
-        if f"{check}:" not in (SIGNATURE, PROVENANCE):
-            continue
+    attachments = list(attachments)
+    checking = _Checking(manifest, digest, blobs, trusted, now)
+    signatures = [checking.judge(each, checking.signature) for each in attachments if each.kind.startswith(SIGNATURE)]
+    # After them: a provenance is of the files that a signature names.
+    made = [checking.judge(each, checking.provenance) for each in attachments if each.kind.startswith(PROVENANCE)]
+    return signatures + made
+
+
+@dataclass(slots=True)
+class _Checking:
+    """The attachments of one version being judged."""
+
+    manifest: Manifest
+    digest: str
+    blobs: Blobs
+    trusted: Sequence[TrustedKey]
+    now: str
+    subjects: list[Subject] = field(default_factory=list)  # of signatures that hold
+
+    def judge(self, attachment: Attachment, check: Callable[[bytes], None]) -> Finding:
+        name, _, key_id = attachment.kind.partition(":")
         try:
-            data = blobs.get(attachment.digest, limit=dsse.MAX_BUNDLE)
-            key, objection = signer_of(data, trusted, manifest.model, now)
+            data = self.blobs.get(attachment.digest, limit=dsse.MAX_BUNDLE)
+            key, objection = signer_of(data, self.trusted, self.manifest.model, self.now)
             if key is not None:
-                _check_statement(data, SLSA if f"{check}:" == PROVENANCE else statement.SIGNATURE, subject, files)
+                check(data)
         except ModelkeepError as error:
-            severity, message = Severity.FAILURE, str(error)
-        else:
-            severity, message = _worth(key, objection)
-            key_id = key.id if key else key_id
-        findings.append(Finding(check, severity, message, key_id[:8], {"key": key_id}))
-    return findings
+            return Finding(name, Severity.FAILURE, str(error), key_id[:8], {"key": key_id})
+        key_id = key.id if key else key_id
+        return Finding(name, *_worth(key, objection), key_id[:8], {"key": key_id})
+
+    def signature(self, data: bytes) -> None:
+        self.subjects.append(_signed_subject(data, self.manifest, self.digest, self.blobs))
+
+    def provenance(self, data: bytes) -> None:
+        if statement.decode(dsse.decode(data).payload, SLSA).subject[0] not in self.subjects:
+            raise UnsafeContent("it is of other files than any signature that holds")
 
 
-def _check_statement(data: bytes, predicate_type: str, subject: Subject, files: statement.Files) -> None:
-    said = statement.decode(dsse.decode(data).payload, predicate_type)
-    if predicate_type == statement.SIGNATURE:
-        statement.check_files(files, statement.files_of(said))
-    if said.subject[0] != subject:
-        raise UnsafeContent("it signs another version", found=said.subject[0].name, expected=subject.name)
+def _signed_subject(data: bytes, manifest: Manifest, digest: str, blobs: Blobs) -> Subject:
+    """What a signature is about, if that is this version. Raises UnsafeContent."""
+    said = statement.decode(dsse.decode(data).payload, statement.SIGNATURE)
+    signed = statement.files_of(said)
+    found = {name: signed.get(name, "") for name in files_of(manifest, digest)}
+    found[_MANIFEST] = f"sha256:{hashlib.sha256(blobs.get(digest, limit=MAX_MANIFEST)).hexdigest()}"
+    statement.check_files(found, signed)
+    if said.subject[0].name != ref_of(manifest):
+        raise UnsafeContent("it signs another version", found=said.subject[0].name, expected=ref_of(manifest))
+    return said.subject[0]
 
 
 def _worth(key: TrustedKey | None, objection: str | None) -> tuple[Severity, str]:
@@ -335,9 +372,6 @@ def hash_files(path: Path, algorithm: str, *, leave_out: str = "") -> dict[str, 
         if error.errno == errno.ELOOP:
             raise UnsafeContent(f"{error.filename or path} is a link, and links are not followed") from error
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
-
-
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def _walk(path: Path) -> Iterator[tuple[str, int, str]]:
