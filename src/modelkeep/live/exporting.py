@@ -38,7 +38,7 @@ from modelkeep.live.arrays import to_arrays
 from modelkeep.live.golden import Predict
 from modelkeep.live.interface import interface
 from modelkeep.live.probes import probes
-from modelkeep.live.replaying import Batch, batches, compare
+from modelkeep.live.replaying import Batch, batches, changes, compare
 from modelkeep.live.signature import signature as signature_of
 from modelkeep.live.tensors import numpy_dtype
 from modelkeep.live.writing import saved_model
@@ -150,6 +150,8 @@ def _tried(failures: Iterable[ModelkeepError]) -> Iterator[Finding]:
 
 # --- written and proved
 
+_ONLY_ANSWERS = Finding("not-held", Severity.NOTE, "layers, optimizer and training state: it only answers")
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -167,6 +169,7 @@ class _Job:
     def written(self, path: Path, route: str) -> Report:
         """Write at a private path, open it again and compare. Raises NotFaithful."""
         made, notes = self.batches
+        notes = [*notes, *changes(self.model, made[0].inputs)] if self.runs else notes
         _clear(path)
         findings = self._write(path, route)
         with self._reopened(path) as predict:
@@ -193,7 +196,7 @@ class _Job:
         if self.form == "saved_model":
             return saved_model.ride_along(self.model, path)
         if self.runs:
-            return (Finding("not-held", Severity.NOTE, "layers, optimizer and training state: it only answers"),)
+            return (_ONLY_ANSWERS,)
         return ()
 
     @contextmanager

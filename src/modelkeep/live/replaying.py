@@ -10,13 +10,15 @@ import keras
 import numpy as np
 
 from modelkeep.errors import UsageError
+from modelkeep.live import internals
 from modelkeep.live.arrays import Array, to_array
 from modelkeep.live.comparison import Comparison
 from modelkeep.live.golden import Predict, computed_in, outputs_of
 from modelkeep.live.interface import has_open_rows, rows, with_rows
+from modelkeep.live.variables import inventory
 from modelkeep.live.writing.tracing import by_name, nested
 from modelkeep.manifest import Signature, TensorSpec
-from modelkeep.report import Finding, Severity
+from modelkeep.report import Finding, Severity, several
 
 CHECK = "export-replay"
 _BATCHES = (1, 3)
@@ -55,6 +57,20 @@ def batches(model: keras.Model, signature: Signature, inputs: Any) -> tuple[list
         message = f"not tried at another length: the model does not run at twice that of the examples ({error})"
         return made, [Finding(CHECK, Severity.NOTE, message)]
     return made, []
+
+
+def changes(model: keras.Model, inputs: Any) -> list[Finding]:
+    """A warning where the model changes as it answers: no form does, each call starts from what the model is now."""
+    with internals.unchanged_randomness(), keras.StatelessScope() as scope:
+        model(inputs, training=False)
+    variables = inventory(internals.walk(model)).variables
+    changed = [name for name, variable in variables.items() if scope.get_current_value(variable) is not None]
+    if not changed:
+        return []
+    message = (
+        f"states and random numbers are what they are now, and the same at every call: {several(changed)} would change"
+    )
+    return [Finding("export-state", Severity.WARNING, message)]
 
 
 def compare(

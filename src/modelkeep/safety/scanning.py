@@ -25,7 +25,7 @@ from modelkeep.formats import forms
 from modelkeep.formats.contents import Contents, Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.report import Finding, Report, Severity
-from modelkeep.safety import archives, configs, confinement, hdf5, pickles, sandbox, saved_model
+from modelkeep.safety import archives, configs, confinement, graphs, hdf5, pickles, sandbox, saved_model
 from modelkeep.safety.rules import RULES, Level
 
 _ENTERED = (archives, hdf5,)  # their import enters their rules
@@ -214,6 +214,7 @@ _QUESTIONS: tuple[Callable[[Contents, Limits], Iterable[Problem]], ...] = (
     _configs,
     pickles.check,
     saved_model.check,
+    graphs.check,
 )
 
 
