@@ -31,11 +31,13 @@ class Checkpointed:
     tensors: tuple[ForeignTensor, ...]
     training: tuple[ForeignTensor, ...]  # slots of optimizers, metrics, counters
     details: Mapping[str, Any]
+    graph: ObjectGraph  # without objects in TensorFlow 1
 
 
 def read_checkpointed(bundle: TensorBundle, limits: Limits) -> Checkpointed:
     """Sort the tensors of an open bundle. Raises IntegrityError for a damaged object graph, LimitExceeded."""
-    names = {node.keys[key]: node.full_name for node in graph_of(bundle, limits).nodes for key in node.keys}
+    graph = graph_of(bundle, limits)
+    names = {key: node.full_name for node in graph.nodes for key in node.keys.values()}
     tensors: list[ForeignTensor] = []
     training: list[ForeignTensor] = []
     variables: dict[str, str] = {}
@@ -52,7 +54,7 @@ def read_checkpointed(bundle: TensorBundle, limits: Limits) -> Checkpointed:
         is_training = SLOT in name or _TRAINING.match(name) or (KEY not in bundle.entries and _TRAINING_1.match(name))
         (training if is_training else tensors).append(replace(bundle.tensor(key), name=name))
     details = {word: found for word, found in (("variables", variables), ("tables", tables)) if found}
-    return Checkpointed(tuple(tensors), tuple(training), details)
+    return Checkpointed(tuple(tensors), tuple(training), details, graph)
 
 
 def graph_of(bundle: TensorBundle, limits: Limits) -> ObjectGraph:

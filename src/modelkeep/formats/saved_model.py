@@ -7,6 +7,7 @@ metadata of the objects in the graph. A SavedModel that we write holds a whole `
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,11 +22,14 @@ from modelkeep.formats.checkpointed import Checkpointed, read_checkpointed
 from modelkeep.formats.contents import Contents, Member, Problem
 from modelkeep.formats.folders import Folder, open_folder
 from modelkeep.formats.forms import Form, Place, look
+from modelkeep.formats.json_walk import mapped
 from modelkeep.formats.limits import Limits
 from modelkeep.formats.mapped import MappedFile
+from modelkeep.formats.object_graph import SUFFIX, VALUE, ObjectGraph, children
 from modelkeep.formats.protobuf import Message
 from modelkeep.formats.tensor_bundle import DTYPES, TensorBundle, open_bundle, shape_of
 from modelkeep.formats.tf_graph import Graph
+from modelkeep.formats.vocabularies import Tables, Vocabulary, filled_in
 from modelkeep.manifest import Signature, TensorSpec
 
 GRAPHS = "saved_model.pb"
@@ -37,6 +41,9 @@ OWN = "assets.extra/modelkeep/model.keras"
 SERVE = "serve"  # the tag of the graph that answers
 INIT = "__saved_model_init_op"  # TensorFlow's own, under the signatures
 
+_LAYER = re.compile(r"layer-(\d{1,9})")
+_OF_NUMBERS = "IntegerLookup"
+_LOOKUPS = ("StringLookup", "TextVectorization", _OF_NUMBERS)
 _VARIABLE_OPS = ("VarHandleOp", "VariableV2", "Variable")
 
 
@@ -117,7 +124,7 @@ def open_parts(path: Path, limits: Limits) -> Iterator[Parts]:
     """
     with open_folder(path, limits) as folder:
         graphs = read_graphs(_file(path, folder, GRAPHS, "graph", limits), limits)
-        told = _Objects(folder, limits)
+        told = _Objects(limits)
         if METADATA in folder.sizes:
             for one in Message(_file(path, folder, METADATA, "graph", limits)).messages(1):
                 told.add(one.text(3), one.integer(2), one.view(5))
@@ -125,16 +132,17 @@ def open_parts(path: Path, limits: Limits) -> Iterator[Parts]:
             for number, saved in enumerate(graphs[0].objects.messages(1)):
                 if (user := saved.message(4)).text(1).startswith("_tf_keras_") and user.view(3):
                     told.add("" if number else "root", number, user.view(3))
-        yield Parts(folder, graphs, tuple(told.objects), (*folder.problems, *told.problems))
+        objects = _with_vocabularies(told.objects, graphs[0], folder, limits)
+        yield Parts(folder, graphs, tuple(objects), (*folder.problems, *told.problems))
 
 
 class _Objects:
     """Keras' objects, gathered one by one."""
 
-    def __init__(self, folder: Folder, limits: Limits) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.objects: list[KerasObject] = []
         self.problems: list[Problem] = []
-        self._folder, self._limits, self._bytes = folder, limits, 0
+        self._limits, self._bytes = limits, 0
 
     def add(self, path: str, node: int, metadata: memoryview) -> None:
         """Read one object's metadata. Raises IntegrityError, LimitExceeded."""
@@ -144,8 +152,45 @@ class _Objects:
         value, odd = strict_json.read(bytes(metadata), what=what, limits=self._limits)
         if not isinstance(value, dict):
             raise IntegrityError(f"{what} is no JSON object")
-        self.objects.append(KerasObject(path, node, value))
+        self.objects.append(KerasObject(path, node, mapped(value, _decoded)))
         self.problems += odd
+
+
+def _decoded(record: dict[str, Any]) -> Any:
+    """What stands for a tuple or a shape in Keras 2's metadata, as a list."""
+    items = record.get("items")
+    return items if record.get("class_name") in ("__tuple__", "TensorShape") and isinstance(items, list) else record
+
+
+def _with_vocabularies(
+    objects: list[KerasObject], graph: MetaGraph, folder: Folder, limits: Limits
+) -> list[KerasObject]:
+    """The objects, their lookup layers with a vocabulary in place of none, or of a path on another machine."""
+    lookups = [one for one in objects if one.metadata.get("class_name") in _LOOKUPS and "name" in one.metadata]
+    if not lookups:
+        return objects
+    tables = Tables(graph.objects, graph.graph.nodes(), partial(_asset, graph, folder, limits))
+    found: dict[str, Vocabulary] = {}
+    for one in lookups:
+        words = tables.vocabulary(one.node)
+        if words is not None:
+            found[str(one.metadata["name"])] = _numbers(words) if one.metadata["class_name"] == _OF_NUMBERS else words
+    return [replace(one, metadata=filled_in(one.metadata, found)) for one in objects]
+
+
+def _numbers(words: Vocabulary) -> Vocabulary:
+    """Whole numbers, which a file holds as texts."""
+    return [int(word) for word in words] if all(re.fullmatch(r"-?\d{1,19}", str(word)) for word in words) else words
+
+
+def _asset(graph: MetaGraph, folder: Folder, limits: Limits, number: int) -> bytes | None:
+    """The bytes of the asset of that number; None where there is no such file."""
+    names = list(graph.assets.values())
+    name = f"{ASSETS}{names[number]}" if 0 <= number < len(names) else ""
+    if name not in folder.sizes:
+        return None
+    limits.check("config", folder.sizes[name], f"{name} is too large for a vocabulary")
+    return folder.read(name)
 
 
 def _file(path: Path, folder: Folder, name: str, most: str, limits: Limits) -> memoryview:
@@ -173,7 +218,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
     with ExitStack() as stack:
         parts = stack.enter_context(open_parts(place.path, limits))
         bundle = _variables(stack, place.path, parts, limits)
-        held = read_checkpointed(bundle, limits) if bundle else Checkpointed((), (), {})
+        held = read_checkpointed(bundle, limits) if bundle else Checkpointed((), (), {}, ObjectGraph(()))
         odd = (*bundle.problems, *(bundle.check() if thorough else ())) if bundle else ()
         root = next((one.metadata for one in parts.objects if one.node == 0), {})
         contents = Contents(
@@ -191,7 +236,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
                 for name, size in parts.files.items()
                 if name.startswith((ASSETS, EXTRA))
             ),
-            details={**_details(parts, root), **held.details},
+            details={**_details(parts, root), **held.details, **_layers(parts, held.graph)},
             problems=(*parts.problems, *odd),
         )
         yield _with_own(stack, contents, parts, limits, thorough)
@@ -243,6 +288,30 @@ def _details(parts: Parts, root: Mapping[str, Any]) -> dict[str, Any]:
         "assets": sorted(set(parts.serving.assets.values())),
     }
     return details | ({"keras_class": root["class_name"]} if isinstance(root.get("class_name"), str) else {})
+
+
+def _layers(parts: Parts, graph: ObjectGraph) -> dict[str, Any]:
+    """The outermost layers of a model of Keras 2, each with the names of its weights in the order it lists them."""
+    names = {one.node: one.metadata["name"] for one in parts.objects if isinstance(one.metadata.get("name"), str)}
+    root = next(parts.serving.objects.messages(1), Message(b""))
+    numbered = {int(match[1]): node for child, node in children(root).items() if (match := _LAYER.fullmatch(child))}
+    layers = [
+        {"layer": names[numbered[number]], "weights": _weights(graph, f"layer-{number}")}
+        for number in sorted(numbered)
+        if numbered[number] in names
+    ]
+    return {"layers": layers} if layers else {}
+
+
+def _weights(graph: ObjectGraph, layer: str) -> list[str]:
+    listed = graph.at((layer, "variables"))
+    if listed is None:
+        return []
+    places = graph.nodes[listed].children
+    keys = [
+        graph.nodes[places[place]].keys.get(VALUE) for place in sorted(places, key=lambda place: (len(place), place))
+    ]
+    return [key.removesuffix(SUFFIX) for key in keys if key]
 
 
 def _with_own(stack: ExitStack, contents: Contents, parts: Parts, limits: Limits, thorough: bool) -> Contents:

@@ -1,0 +1,94 @@
+"""The Keras model that a SavedModel was made of, where it tells enough of it.
+
+===========================  =======================================================================================
+written by                   how the model comes back
+===========================  =======================================================================================
+modelkeep                    from the whole ``.keras`` file inside, compared with the variables beside it
+Keras 2, ``model.save``      its config made new, its weights from ``variables/`` by the order that each layer lists
+Keras 3, ``model.export``    not at all: it serves; a model given as ``into`` takes its variables, by name
+TensorFlow 1 and 2           likewise
+===========================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from modelkeep.errors import CannotLoad, NotFaithful
+from modelkeep.formats import keras_archive as keras_file
+from modelkeep.formats.contents import Contents, ForeignTensor
+from modelkeep.formats.forms import look
+from modelkeep.formats.limits import DEFAULT
+from modelkeep.formats.saved_model import OWN
+from modelkeep.live.reading import Read, h5, keras_archive, weights
+from modelkeep.report import Finding, Severity, several
+from modelkeep.storage.hashing import digest_of
+
+
+def read(
+    contents: Contents,
+    *,
+    into: keras.Model | None = None,
+    custom_objects: Any = None,
+    trust: Sequence[str] = (),
+    compile: bool = True,
+    skip: Sequence[str] = (),
+) -> Read:
+    """The Keras model of a SavedModel, compiled if it was and ``compile`` is true.
+
+    With ``into`` that model takes the variables. ``skip`` names what may be left out
+    (:func:`modelkeep.live.matching.assign`). Raises CannotLoad where the folder holds no Keras model,
+    MissingCustomObjects, UnsafeContent, NotFaithful with its report.
+    """
+    terms: dict[str, Any] = {"custom_objects": custom_objects, "trust": trust, "compile": compile, "skip": skip}
+    if any(member.name == OWN for member in contents.members):
+        with keras_file.read(look(contents.path / OWN), DEFAULT, False) as inside:
+            found = keras_archive.read(inside, into=into, **terms)
+            return Read(found.model, (*found.findings, _compared(inside, contents)))
+    if "layers" in contents.details:
+        return h5.read(contents, into=into, **terms)
+    if into is not None:
+        return weights.read(_by_name(contents), into=into, **terms)
+    raise CannotLoad(
+        f"{contents.path.name} is a SavedModel that serves, and tells no Keras model",
+        found=contents.details.get("keras_class") or "functions alone",
+        expected="one that Keras 2 or modelkeep saved, of a sequential or functional model",
+        hint="it answers all the same through its engine; or give the model that takes its variables: into=model",
+    )
+
+
+def _by_name(contents: Contents) -> Contents:
+    """The same variables under the names that TensorFlow gave them, as a file of named tensors has them."""
+    names = contents.details.get("variables", {})
+    # Keras 3 lists the model's variables, and then everything that it tracks once more.
+    listed = [tensor for tensor in contents.tensors if tensor.name.startswith("variables/")] or contents.tensors
+    tensors = tuple(replace(tensor, name=names.get(tensor.name, tensor.name)) for tensor in listed)
+    return replace(contents, form="safetensors", tensors=tensors)
+
+
+def _compared(inside: Contents, contents: Contents) -> Finding:
+    """That the graph answers with the weights of the model inside. Raises NotFaithful where it has others."""
+    if not contents.tensors:
+        return Finding("graph-compared", Severity.NOTE, "the graph has no variables to compare the weights with")
+    there = {_value(tensor) for tensor in contents.tensors}
+    # The state of random generators is no weight, and goes on while an export is made.
+    ours = [tensor for tensor in inside.tensors if tensor.dtype != "uint32"]
+    lacking = [tensor.name for tensor in ours if _value(tensor) not in there]
+    if lacking:
+        raise NotFaithful(
+            f"the Keras model inside {contents.path.name} is not the one that its graph serves",
+            found=f"{len(lacking)} weights that the graph has not: {several(lacking)}",
+            hint="export it again; somebody changed one of the two",
+        )
+    return Finding("graph-compared", Severity.OK, f"the graph serves the same {len(ours)} weights")
+
+
+def _value(tensor: ForeignTensor) -> tuple[str, tuple[int, ...], str]:
+    values = np.ascontiguousarray(tensor.read())
+    data = b"\0".join(values.ravel().tolist()) if values.dtype == object else values.reshape(-1).view(np.uint8).data
+    return tensor.dtype, tensor.shape, digest_of(data)
