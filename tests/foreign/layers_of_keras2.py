@@ -59,7 +59,19 @@ RECURRENT = {
 
 
 def all_cases() -> Iterator[Case]:
-    for group in (core, convolutional, pooling, recurrent, normalizing, attending, merging, activating, reshaping, preparing, dropping):
+    for group in (
+        core,
+        convolutional,
+        pooling,
+        recurrent,
+        normalizing,
+        attending,
+        merging,
+        activating,
+        reshaping,
+        preparing,
+        dropping,
+    ):
         yield from group()
 
 
@@ -70,9 +82,25 @@ def core() -> Iterator[Case]:
     yield chain("Activation", L.Activation("hard_sigmoid"), x * 3)
     yield chain("Activation-swish", L.Activation("swish"), x * 3)
     yield chain("ActivityRegularization", L.ActivityRegularization(0.1, 0.2), x)
-    yield chain("Embedding", L.Embedding(9, 3, mask_zero=True, embeddings_initializer="normal", embeddings_regularizer="l2", embeddings_constraint="unit_norm", input_length=6), RANDOM.integers(0, 9, (5, 6)).astype("int32"))
-    yield chain("EinsumDense", L.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d", activation="relu"), floats(2, 5, 4))
-    yield chain("experimental-EinsumDense", L.experimental.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d"), floats(2, 5, 4))
+    yield chain(
+        "Embedding",
+        L.Embedding(
+            9,
+            3,
+            mask_zero=True,
+            embeddings_initializer="normal",
+            embeddings_regularizer="l2",
+            embeddings_constraint="unit_norm",
+            input_length=6,
+        ),
+        RANDOM.integers(0, 9, (5, 6)).astype("int32"),
+    )
+    yield chain(
+        "EinsumDense", L.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d", activation="relu"), floats(2, 5, 4)
+    )
+    yield chain(
+        "experimental-EinsumDense", L.experimental.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d"), floats(2, 5, 4)
+    )
     yield chain("Masking", L.Masking(0.5), floats(2, 5, 4))
     yield chain("Lambda", L.Lambda(keras.activations.tanh), x)
     yield chain("TimeDistributed", L.TimeDistributed(L.Dense(3, **ARGUMENTS)), floats(2, 5, 4))
@@ -105,14 +133,30 @@ def convolutional() -> Iterator[Case]:
     yield chain("ZeroPadding2D-sides", L.ZeroPadding2D(((1, 2), (0, 3))), x)
     yield chain("Cropping2D-sides", L.Cropping2D(((1, 2), (0, 3))), x)
     separable = {
-        "depthwise_initializer": "he_uniform", "pointwise_initializer": "he_uniform", "depthwise_regularizer": "l1",
-        "pointwise_regularizer": "l2", "depthwise_constraint": "max_norm", "pointwise_constraint": "unit_norm",
+        "depthwise_initializer": "he_uniform",
+        "pointwise_initializer": "he_uniform",
+        "depthwise_regularizer": "l1",
+        "pointwise_regularizer": "l2",
+        "depthwise_constraint": "max_norm",
+        "pointwise_constraint": "unit_norm",
     }
-    yield chain("SeparableConv1D", L.SeparableConv1D(5, 3, depth_multiplier=2, activation="elu", **separable), floats(2, 9, 4))
-    yield chain("SeparableConv2D", L.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2, **separable), x)
-    depthwise = {"depthwise_initializer": "he_uniform", "depthwise_regularizer": "l1", "depthwise_constraint": "max_norm"}
-    yield chain("DepthwiseConv1D", L.DepthwiseConv1D(3, depth_multiplier=2, padding="same", **depthwise), floats(2, 9, 4))
-    yield chain("DepthwiseConv2D", L.DepthwiseConv2D(3, strides=2, depth_multiplier=2, activation="relu", **depthwise), x)
+    yield chain(
+        "SeparableConv1D", L.SeparableConv1D(5, 3, depth_multiplier=2, activation="elu", **separable), floats(2, 9, 4)
+    )
+    yield chain(
+        "SeparableConv2D", L.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2, **separable), x
+    )
+    depthwise = {
+        "depthwise_initializer": "he_uniform",
+        "depthwise_regularizer": "l1",
+        "depthwise_constraint": "max_norm",
+    }
+    yield chain(
+        "DepthwiseConv1D", L.DepthwiseConv1D(3, depth_multiplier=2, padding="same", **depthwise), floats(2, 9, 4)
+    )
+    yield chain(
+        "DepthwiseConv2D", L.DepthwiseConv2D(3, strides=2, depth_multiplier=2, activation="relu", **depthwise), x
+    )
     yield chain("LocallyConnected1D", L.LocallyConnected1D(3, 2), floats(2, 9, 4))
     yield chain("LocallyConnected2D", L.LocallyConnected2D(3, 2), x)
 
@@ -129,27 +173,47 @@ def recurrent() -> Iterator[Case]:
     for name in ("SimpleRNN", "LSTM", "GRU"):
         layer, cell = getattr(L, name), getattr(L, f"{name}Cell")
         yield chain(name, layer(5, **ARGUMENTS, **RECURRENT), x)
-        yield chain(f"{name}-sequences", layer(5, return_sequences=True, go_backwards=True, use_bias=False, unroll=True), x)
+        yield chain(
+            f"{name}-sequences", layer(5, return_sequences=True, go_backwards=True, use_bias=False, unroll=True), x
+        )
         yield chain(f"{name}-state", layer(5, return_state=True), x)
         yield chain(f"RNN-{name}Cell", L.RNN(cell(5, activation="sigmoid"), return_sequences=True), x)
-        yield chain(f"Bidirectional-{name}", L.Bidirectional(layer(5, return_sequences=True, **RECURRENT), merge_mode="sum"), x)
+        yield chain(
+            f"Bidirectional-{name}", L.Bidirectional(layer(5, return_sequences=True, **RECURRENT), merge_mode="sum"), x
+        )
         stateful = layer(5, stateful=True)
         inputs = keras.Input(batch_shape=(3, 6, 4))
         yield f"{name}-stateful", [keras.Model(inputs, stateful(inputs))], [x]
-    yield chain("LSTM-hard", L.LSTM(5, recurrent_activation="hard_sigmoid", unit_forget_bias=False, implementation=1), x)
+    yield chain(
+        "LSTM-hard", L.LSTM(5, recurrent_activation="hard_sigmoid", unit_forget_bias=False, implementation=1), x
+    )
     yield chain("GRU-before", L.GRU(5, recurrent_activation="hard_sigmoid", reset_after=False), x)
     yield chain("StackedRNNCells", L.RNN(L.StackedRNNCells([L.LSTMCell(4), L.GRUCell(3), L.SimpleRNNCell(2)])), x)
     yield chain("RNN-list-of-cells", L.RNN([L.LSTMCell(4), L.LSTMCell(3)], return_sequences=True), x)
-    yield chain("Bidirectional-two", L.Bidirectional(L.LSTM(4, return_sequences=True), backward_layer=L.GRU(4, return_sequences=True, go_backwards=True), merge_mode="concat"), x)
+    yield chain(
+        "Bidirectional-two",
+        L.Bidirectional(
+            L.LSTM(4, return_sequences=True),
+            backward_layer=L.GRU(4, return_sequences=True, go_backwards=True),
+            merge_mode="concat",
+        ),
+        x,
+    )
     for rank, x in ((1, floats(2, 3, 7, 2)), (2, floats(2, 3, 7, 6, 2)), (3, floats(2, 3, 5, 6, 4, 2))):
         layer = getattr(L, f"ConvLSTM{rank}D")
         yield chain(f"ConvLSTM{rank}D", layer(3, 2, padding="same", return_sequences=True), x)
-        yield chain(f"ConvLSTM{rank}D-other", layer(3, 2, activation="relu", recurrent_activation="sigmoid", use_bias=False), x)
+        yield chain(
+            f"ConvLSTM{rank}D-other", layer(3, 2, activation="relu", recurrent_activation="sigmoid", use_bias=False), x
+        )
     x = floats(3, 6, 4)
     inputs, state = keras.Input((6, 4)), keras.Input((5,))
     yield "GRU-initial-state", [keras.Model([inputs, state], L.GRU(5)(inputs, initial_state=state))], [x, floats(3, 5)]
     second = keras.Input((5,))
-    yield "LSTM-initial-state", [keras.Model([inputs, state, second], L.LSTM(5)(inputs, initial_state=[state, second]))], [x, floats(3, 5), floats(3, 5)]
+    yield (
+        "LSTM-initial-state",
+        [keras.Model([inputs, state, second], L.LSTM(5)(inputs, initial_state=[state, second]))],
+        [x, floats(3, 5), floats(3, 5)],
+    )
     words = RANDOM.integers(0, 3, (4, 7)).astype("int32")
     inputs = keras.Input((7,), dtype="int32")
     masked = L.Bidirectional(L.LSTM(3, return_sequences=True))(L.Embedding(3, 4, mask_zero=True)(inputs))
@@ -158,7 +222,11 @@ def recurrent() -> Iterator[Case]:
 
 def normalizing() -> Iterator[Case]:
     x = floats(4, 5, 6)
-    yield chain("BatchNormalization", L.BatchNormalization(axis=1, momentum=0.8, epsilon=0.1, scale=False, beta_regularizer="l2"), x)
+    yield chain(
+        "BatchNormalization",
+        L.BatchNormalization(axis=1, momentum=0.8, epsilon=0.1, scale=False, beta_regularizer="l2"),
+        x,
+    )
     yield chain("BatchNormalization-plain", L.BatchNormalization(), x)
     yield chain("SyncBatchNormalization", L.experimental.SyncBatchNormalization(), x)
     yield chain("LayerNormalization", L.LayerNormalization(axis=(1, 2), epsilon=0.01, center=False), x)
@@ -169,8 +237,21 @@ def normalizing() -> Iterator[Case]:
 def attending() -> Iterator[Case]:
     query, value = keras.Input((5, 4)), keras.Input((6, 4))
     xs = [floats(3, 5, 4), floats(3, 6, 4)]
-    yield "MultiHeadAttention", [keras.Model([query, value], L.MultiHeadAttention(2, 3, value_dim=4, output_shape=5, dropout=0.1, use_bias=False)(query, value))], xs
-    yield "MultiHeadAttention-scores", [keras.Model([query, value], L.MultiHeadAttention(2, 3)(query, value, return_attention_scores=True))], xs
+    yield (
+        "MultiHeadAttention",
+        [
+            keras.Model(
+                [query, value],
+                L.MultiHeadAttention(2, 3, value_dim=4, output_shape=5, dropout=0.1, use_bias=False)(query, value),
+            )
+        ],
+        xs,
+    )
+    yield (
+        "MultiHeadAttention-scores",
+        [keras.Model([query, value], L.MultiHeadAttention(2, 3)(query, value, return_attention_scores=True))],
+        xs,
+    )
     yield "Attention", [keras.Model([query, value], L.Attention(use_scale=True, dropout=0.1)([query, value]))], xs
     yield "Attention-concat", [keras.Model([query, value], L.Attention(score_mode="concat")([query, value]))], xs
     yield "AdditiveAttention", [keras.Model([query, value], L.AdditiveAttention(use_scale=True)([query, value]))], xs
@@ -194,7 +275,22 @@ def activating() -> Iterator[Case]:
     yield chain("ELU", L.ELU(alpha=0.7), x)
     yield chain("ThresholdedReLU", L.ThresholdedReLU(theta=0.7), x)
     yield chain("Softmax", L.Softmax(axis=1), floats(2, 3, 4))
-    for name in ("elu", "exponential", "gelu", "hard_sigmoid", "linear", "mish", "relu", "selu", "sigmoid", "softmax", "softplus", "softsign", "swish", "tanh"):
+    for name in (
+        "elu",
+        "exponential",
+        "gelu",
+        "hard_sigmoid",
+        "linear",
+        "mish",
+        "relu",
+        "selu",
+        "sigmoid",
+        "softmax",
+        "softplus",
+        "softsign",
+        "swish",
+        "tanh",
+    ):
         yield chain(f"activation-{name}", L.Activation(name), x)
     for name in ("leaky_relu", "relu6", "silu", "log_softmax", "crelu"):
         yield chain(f"activation-tf-{name}", L.Dense(3, activation=getattr(tf.nn, name)), x)
@@ -220,7 +316,11 @@ def preparing() -> Iterator[Case]:
     yield chain("CenterCrop-larger", L.CenterCrop(12, 10), x)
     yield chain("RandomCrop", L.RandomCrop(5, 4, seed=3), x)
     yield chain("RandomFlip", L.RandomFlip("vertical", seed=3), x)
-    yield chain("RandomRotation", L.RandomRotation(0.2, fill_mode="constant", interpolation="nearest", seed=3, fill_value=1.0), x)
+    yield chain(
+        "RandomRotation",
+        L.RandomRotation(0.2, fill_mode="constant", interpolation="nearest", seed=3, fill_value=1.0),
+        x,
+    )
     yield chain("RandomTranslation", L.RandomTranslation(0.1, (-0.2, 0.2), fill_mode="wrap"), x)
     yield chain("RandomZoom", L.RandomZoom((-0.1, 0.2), fill_mode="nearest"), x)
     yield chain("RandomContrast", L.RandomContrast((0.1, 0.2), seed=3), x)
@@ -243,10 +343,22 @@ def preparing() -> Iterator[Case]:
     words = np.array([["ear", "fig"], ["gnu", ""], ["ear", "ear"]])
     yield chain("StringLookup", L.StringLookup(vocabulary=["ear", "gnu"], mask_token="", num_oov_indices=2), words)
     yield chain("StringLookup-count", L.StringLookup(vocabulary=["ear", "gnu"], output_mode="count"), words)
-    yield chain("StringLookup-tf-idf", L.StringLookup(vocabulary=["ear", "gnu"], idf_weights=[0.5, 0.7], output_mode="tf_idf"), words)
+    yield chain(
+        "StringLookup-tf-idf",
+        L.StringLookup(vocabulary=["ear", "gnu"], idf_weights=[0.5, 0.7], output_mode="tf_idf"),
+        words,
+    )
     texts = np.array([["The ear, a fig"], ["gnu the"]])
-    yield chain("TextVectorization", L.TextVectorization(max_tokens=8, ngrams=2, output_sequence_length=5, vocabulary=["the", "ear", "a fig"]), texts)
-    yield chain("TextVectorization-count", L.TextVectorization(output_mode="count", standardize="lower", vocabulary=["the", "ear,"]), texts)
+    yield chain(
+        "TextVectorization",
+        L.TextVectorization(max_tokens=8, ngrams=2, output_sequence_length=5, vocabulary=["the", "ear", "a fig"]),
+        texts,
+    )
+    yield chain(
+        "TextVectorization-count",
+        L.TextVectorization(output_mode="count", standardize="lower", vocabulary=["the", "ear,"]),
+        texts,
+    )
     first, second = keras.Input((1,), dtype="int64"), keras.Input((1,), dtype="int64")
     if hasattr(L, "HashedCrossing"):
         crossed = L.HashedCrossing(5, output_mode="one_hot")([first, second])

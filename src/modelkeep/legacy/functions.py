@@ -11,8 +11,25 @@ LAMBDA = "__lambda__"  # what Keras 3 writes for a function by value
 
 # What a text means in Keras 3 as it did in Keras 2.
 _SAME = frozenset(
-    "elu exponential gelu leaky_relu linear log_softmax mish relu relu6 selu sigmoid silu softmax softplus softsign "
-    "swish tanh".split()
+    [
+        "elu",
+        "exponential",
+        "gelu",
+        "leaky_relu",
+        "linear",
+        "log_softmax",
+        "mish",
+        "relu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softmax",
+        "softplus",
+        "softsign",
+        "swish",
+        "tanh",
+    ]
 )
 # Functions of TensorFlow were written by the names that they have inside it.
 _RENAMED = {
@@ -23,8 +40,29 @@ _RENAMED = {
 }
 # Activations of TensorFlow's that are operations of Keras'.
 _OPERATIONS = frozenset(
-    "abs ceil cos cosh erf exp expm1 floor log log1p negative reciprocal round rsqrt sign sin sinh sqrt square tan "
-    "log_sigmoid".split()
+    [
+        "abs",
+        "ceil",
+        "cos",
+        "cosh",
+        "erf",
+        "exp",
+        "expm1",
+        "floor",
+        "log",
+        "log1p",
+        "negative",
+        "reciprocal",
+        "round",
+        "rsqrt",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+        "tan",
+        "log_sigmoid",
+    ]
 )
 
 

@@ -19,6 +19,8 @@ def upgrade(config: JSON, place: str, notes: list[Note]) -> list[Note]:
     graph = _Graph(config, place, notes)
     graph.calls()
     graph.ends()
+    graph.operations()
+    graph.drop_shapes()
     return graph.refusals
 
 
@@ -68,10 +70,7 @@ class _Graph:
 
     def calls(self) -> None:
         for layer in self.config["layers"]:
-            made = [self.call(layer, node) for node in layer["inbound_nodes"]]
-            if layer["class_name"] in operations.CLASSES:
-                made = self.operation(layer, made)
-            layer["inbound_nodes"] = made
+            layer["inbound_nodes"] = [self.call(layer, node) for node in layer["inbound_nodes"]]
 
     def call(self, layer: JSON, node: Any) -> JSON:
         if isinstance(node, dict):  # as Keras 3 writes it
@@ -116,24 +115,72 @@ class _Graph:
 
     def tensor(self, value: list[Any]) -> JSON:
         name, index, output = value[:3]
-        history = [name, index - self.offsets[name], output]
-        # Keras takes the tensor by its history; the form is written to be complete.
-        return {
-            "class_name": "__keras_tensor__",
-            "config": {"shape": [None], "dtype": "float32", "keras_history": history},
-        }
+        return _tensor(name, index - self.offsets[name], output)
 
     # --- operations of TensorFlow
 
-    def operation(self, layer: JSON, calls: list[JSON]) -> list[JSON]:
-        place = f"{self.place}/{layer['name']}" if self.place else layer["name"]
+    def operations(self) -> None:
+        """Put Keras' operations in the places of TensorFlow's."""
+        layers: list[JSON] = []
+        for layer in self.config["layers"]:
+            layers += self.operation(layer) if layer["class_name"] in operations.CLASSES else [layer]
+        self.config["layers"] = [layer for layer in layers if layer is not None]
+
+    def operation(self, layer: JSON) -> list[JSON]:
+        name, function = layer["name"], str(layer["config"].get("function"))
+        place = f"{self.place}/{name}" if self.place else name
+        if function in _SHAPES or self._is_of_a_shape(layer):
+            return [layer]  # looked at once more when all else is done
         try:
-            message = operations.upgrade(layer, calls)
+            made = [operations.operation(function, *_first_and_rest(call)) for call in layer["inbound_nodes"]]
         except operations.Unknown as unknown:
             self.refusals.append(Note("tensorflow-operation", place, str(unknown)))
-            return calls
-        self.notes.append(Note("tensorflow-operation", place, message))
-        return calls
+            return [layer]
+        first = made[0]
+        if any((each.place, each.config, each.then) != (first.place, first.config, first.then) for each in made):
+            self.refusals.append(Note("tensorflow-operation", place, f"tf.{function} is called in two ways"))
+            return [layer]
+        calls = [{"args": each.inputs, "kwargs": each.keywords} for each in made]
+        words = first.place if not first.then else f"{first.place} and {first.then}"
+        self.notes.append(Note("tensorflow-operation", place, f"tf.{function} is {words} of Keras"))
+        if not first.then:
+            return [_operation(name, first.place, first.config, calls)]
+        inner = _free(f"{name}_inner", self.layers)
+        outer = [{"args": [_tensor(inner, index, 0)], "kwargs": {}} for index in range(len(calls))]
+        return [_operation(inner, first.place, first.config, calls), _operation(name, first.then, {}, outer)]
+
+    def _is_of_a_shape(self, layer: JSON) -> bool:
+        """Whether an operation takes one length out of a shape."""
+        history = [_history(call["args"][0]) for call in layer["inbound_nodes"]]
+        return all(name is not None and str(self.layers[name]["config"].get("function")) in _SHAPES for name in history)
+
+    def drop_shapes(self) -> None:
+        """Leave out shapes whose lengths nobody uses any more; where somebody does, say so."""
+        for _ in range(2):  # a length is taken out of a shape
+            used = set(self._used())
+            self.config["layers"] = [
+                layer
+                for layer in self.config["layers"]
+                if layer["class_name"] not in operations.CLASSES or layer["name"] in used
+            ]
+        said = {note.place.rpartition("/")[2] for note in self.refusals}
+        for layer in self.config["layers"]:
+            if layer["class_name"] in operations.CLASSES and layer["name"] not in said:
+                place = f"{self.place}/{layer['name']}" if self.place else layer["name"]
+                why = "Keras wants lengths to be fixed, here they are computed from a tensor's shape"
+                self.refusals.append(Note("tensorflow-operation", place, why))
+
+    def _used(self) -> Iterator[str]:
+        waiting: list[Any] = [layer["inbound_nodes"] for layer in self.config["layers"]]
+        waiting += [self.config["output_layers"]]
+        while waiting:
+            value = waiting.pop()
+            if (name := _history(value)) is not None:
+                yield name
+            elif self.is_tensor(value):
+                yield value[0]
+            elif isinstance(value, list | dict):
+                waiting += value.values() if isinstance(value, dict) else value
 
     # --- inputs and outputs
 
@@ -155,3 +202,40 @@ class _Graph:
 def _single(ends: Any) -> Any:
     """Keras 2 wrote one tensor as a list of one; its model gave and took the tensor itself."""
     return ends[0] if isinstance(ends, list) and len(ends) == 1 else ends
+
+
+_SHAPES = frozenset({"shape", "compat.v1.shape"})
+
+
+def _tensor(name: str, call: int, output: int) -> JSON:
+    """What a call of a layer gave, as Keras 3 writes it. It reads no more than the history."""
+    form = {"shape": [None], "dtype": "float32", "keras_history": [name, call, output]}
+    return {"class_name": "__keras_tensor__", "config": form}
+
+
+def _history(value: Any) -> str | None:
+    """The layer that gave a tensor; None for anything else."""
+    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+        return str(value["config"]["keras_history"][0])
+    return None
+
+
+def _operation(name: str, place: str, config: JSON, calls: list[JSON]) -> JSON:
+    module, class_name = operations.module_of(place)
+    return {
+        "module": module,
+        "class_name": class_name,
+        "config": {"name": name, **config},
+        "name": name,
+        "inbound_nodes": calls,
+    }
+
+
+def _first_and_rest(call: JSON) -> tuple[Any, JSON]:
+    return call["args"][0], call["kwargs"]
+
+
+def _free(name: str, taken: JSON) -> str:
+    while name in taken:
+        name += "_"
+    return name

@@ -35,6 +35,7 @@ _ENDINGS: tuple[tuple[str, Kind], ...] = (
     ("optimizer", "optimizer"),
     ("loss", "loss"),
     ("metrics", "metric"),
+    ("inner_optimizer", "optimizer"),
     ("dtype", "policy"),
     ("activation", "layer"),  # an advanced activation in an argument's place
 )

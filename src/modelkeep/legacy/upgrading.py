@@ -16,7 +16,7 @@ from modelkeep.legacy import compiling, functions, graphs, keras1, layers, names
 from modelkeep.legacy.places import is_foreign, is_graph, is_object, kind_of, module_of
 from modelkeep.legacy.rules import JSON, Node, Note, Rule, Version
 
-RULES: tuple[Rule, ...] = (*keras1.RULES, *layers.RULES, *objects.RULES)
+RULES: tuple[Rule, ...] = (*keras1.RULES, *layers.RULES, *objects.RULES, *compiling.RULES)
 """Every rule about an object, in the order in which they are asked: one may give another class's name."""
 
 
@@ -48,7 +48,7 @@ def upgrade_compile(config: Any, keras_version: str | None, *, custom: Collectio
     """Make the arguments of ``compile`` new: those that a file has, whatever it calls them."""
     walk = _Walk(Version.of(keras_version), frozenset(custom))
     arguments = compiling.arguments(deepcopy(config))
-    return walk.upgraded({key: walk.visit(value, key, "compile") for key, value in arguments.items()})
+    return walk.upgraded({name: walk.argument(name, value) for name, value in arguments.items()})
 
 
 @dataclass
@@ -71,17 +71,33 @@ class _Walk:
         if isinstance(value, dict):
             return {key: self.visit(inner, key, place) for key, inner in value.items()}
         if isinstance(value, str) and self.version.is_legacy:
-            return functions.named(value, argument, place, self.notes)
+            return self.text(value, argument, place)
         return value
+
+    def argument(self, name: str, value: Any) -> Any:
+        """An argument of ``compile``: whatever its nesting by outputs, all in it is of one kind."""
+        if isinstance(value, dict) and not is_object(value) and name != "loss_weights":
+            return {key: self.argument(name, inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.argument(name, inner) for inner in value]
+        return self.visit(value, name, COMPILE)
+
+    def text(self, value: str, argument: str, place: str) -> Any:
+        """What a text means; most are what they are."""
+        if place == COMPILE and argument in _MEASURES:
+            return compiling.measure(value, argument, place, self.notes)
+        return functions.named(value, argument, place, self.notes)
 
     def object(self, raw: JSON, argument: str, place: str) -> JSON:
         if raw["class_name"] == "function" and self.version.is_legacy and isinstance(raw["config"], str):
             # As a text it goes through the same rules.
-            named = functions.named(raw["config"], argument, place, self.notes)
-            return raw if named == raw["config"] else named
+            new = self.text(raw["config"], argument, place)
+            return raw if new in (raw["config"], functions.function(raw["config"])) else new
         kind = kind_of(argument, raw)
         if kind is None or not isinstance(raw["config"], dict | list | None):
             return {**raw, "config": self.visit(raw["config"], "config", place)}
+        if kind == "optimizer" and raw["class_name"] not in self.custom:
+            raw = compiling.without_package(raw)
         node = Node(kind, raw["class_name"], raw["config"], self.version, place)
         if isinstance(node.config, list):  # of a Sequential, before Keras 2.2.3
             node.config = {"name": raw.get("name", "sequential"), "layers": node.config}
@@ -127,6 +143,8 @@ class _Walk:
                 node.refusals.clear()
 
 
+COMPILE = "compile"
+_MEASURES = ("loss", "metrics", "weighted_metrics")
 KEPT = "modelkeep.live.legacy_objects"  # where live code keeps what Keras 3 dropped
 
 

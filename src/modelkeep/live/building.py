@@ -226,7 +226,12 @@ def _named(config: Any, at: tuple[str, ...], given: frozenset[str]) -> Iterator[
     """What a config names that is not Keras' own, or that was given instead of it: once each, with all who use it."""
     users: dict[tuple[str, str, str], list[str]] = {}
     for place in walk(config, at=at):
-        if place.is_object and place.value["class_name"] not in VALUES and (key := _custom(place, given)):
+        if (
+            place.is_object
+            and place.value["class_name"] not in _TOLD
+            and place.value["class_name"] not in VALUES
+            and (key := _custom(place, given))
+        ):
             users.setdefault(key, []).append(place.user)
     for (name, module, kind), used_by in users.items():
         bare = name if kind == "lambda" else name.rpartition(">")[2]
@@ -238,6 +243,10 @@ def _named(config: Any, at: tuple[str, ...], given: frozenset[str]) -> Iterator[
             registered=name if name != bare else None,
             used_by=tuple(dict.fromkeys(filter(None, used_by))),
         )
+
+
+# They are refused with what they stand for.
+_TOLD = frozenset({"TFOpLambda", "SlicingOpLambda"})
 
 
 def _custom(place: Place, given: frozenset[str]) -> tuple[str, str, str] | None:

@@ -152,9 +152,7 @@ class _RandomLength(keras.Layer):  # type: ignore[misc]
 
     axis = 0
 
-    def __init__(
-        self, factor: Any, interpolation: str = "bilinear", seed: int | None = None, **arguments: Any
-    ) -> None:
+    def __init__(self, factor: Any, interpolation: str = "bilinear", seed: int | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.factor = factor
         self.interpolation = interpolation

@@ -10,8 +10,8 @@ import keras
 from modelkeep.errors import CannotLoad
 from modelkeep.formats.contents import Contents
 from modelkeep.live import building, internals, matching
-from modelkeep.live.reading import Read, legacy_weights
-from modelkeep.report import Finding, Severity
+from modelkeep.live.reading import Read, legacy_weights, optimizer_slots
+from modelkeep.report import Finding
 
 
 def read(
@@ -45,22 +45,27 @@ def read(
         trust=trust,
         file=contents.path.name,
     )
-    findings = [*built.findings, *fill(built.model, contents, built=built, skip=skip)]
+    plan = legacy_weights.plan(built.model, contents, config=built.config["config"], renamed=built.renamed)
+    findings = [*built.findings, *_assigned(built.model, plan, skip)]
     if compile and contents.compile is not None:
-        findings += building.compile_model(
-            built.model, contents.compile, keras_version=version, objects=built.objects
-        )
+        findings += building.compile_model(built.model, contents.compile, keras_version=version, objects=built.objects)
+        findings += _continued(built.model, contents, plan)
     return Read(built.model, tuple(findings))
 
 
-def fill(
-    model: keras.Model, contents: Contents, *, built: building.Built | None = None, skip: Sequence[str] = ()
-) -> tuple[Finding, ...]:
+def fill(model: keras.Model, contents: Contents, *, skip: Sequence[str] = ()) -> tuple[Finding, ...]:
     """Give a model the weights of a file in the old layout: all of them, or none. Raises NotFaithful."""
-    config = built.config if built else contents.config
-    renamed = built.renamed if built else {}
-    plan = legacy_weights.plan(model, contents, config=(config or {}).get("config"), renamed=renamed)
+    return _assigned(model, legacy_weights.plan(model, contents), skip)
+
+
+def _assigned(model: keras.Model, plan: legacy_weights.Plan, skip: Sequence[str]) -> tuple[Finding, ...]:
     report = matching.assign(plan.pairs, missing=plan.missing, unused=plan.unused, skip=skip)
     for _, node in internals.walk(model):
         internals.finish(node)
     return (*report.findings, *plan.findings)
+
+
+def _continued(model: keras.Model, contents: Contents, plan: legacy_weights.Plan) -> tuple[Finding, ...]:
+    """Let the optimizer go on where the file's stood, if it can."""
+    pairs, findings = optimizer_slots.plan(model, contents.optimizer, plan.by_name, plan.trainable)
+    return (*findings, *matching.assign(pairs).findings) if pairs else tuple(findings)

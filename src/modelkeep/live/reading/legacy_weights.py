@@ -15,7 +15,6 @@ from typing import Any
 import keras
 
 from modelkeep.formats.contents import Contents, ForeignTensor
-from modelkeep.legacy.rules import Version
 from modelkeep.live import internals
 from modelkeep.live.internals import Variable
 from modelkeep.live.matching import Pair
@@ -35,9 +34,12 @@ class Plan:
     unused: list[ForeignTensor] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     by_name: dict[str, Variable] = field(default_factory=dict)
+    trainable: list[Variable] = field(default_factory=list)  # in the file's order
 
 
-def plan(model: keras.Model, contents: Contents, *, config: Any = None, renamed: Mapping[str, str] | None = None) -> Plan:
+def plan(
+    model: keras.Model, contents: Contents, *, config: Any = None, renamed: Mapping[str, str] | None = None
+) -> Plan:
     """Find the variable of each tensor of a file in the old layout.
 
     ``config`` is what the model was built from, which tells the order of inner layers; ``renamed`` the names that
@@ -69,6 +71,7 @@ class _Planning:
             self._unused(left)
         top_level = [tensors[name] for name in self.contents.details.get("top_level", ())]
         self._pair(internals.own_variables(self.model), top_level, "")
+        self.plan.trainable = _split(self.model, self.config)[0]
         return self.plan
 
     def _layers(self, groups: Mapping[str, Sequence[ForeignTensor]]) -> Iterator[tuple[keras.Layer, str]]:
@@ -156,7 +159,11 @@ def _split(layer: keras.Layer, config: Any) -> tuple[list[Variable], list[Variab
         trainable += first
         others += second
     own, own_others = layer._trainable_variables, layer._non_trainable_variables
-    return ([*trainable, *own], [*own_others, *others]) if layer.trainable else ([], [*trainable, *own, *others, *own_others])
+    return (
+        ([*trainable, *own], [*own_others, *others])
+        if layer.trainable
+        else ([], [*trainable, *own, *others, *own_others])
+    )
 
 
 def _config_of(config: Any, name: str) -> Any:
