@@ -196,8 +196,7 @@ def loss_reduction(node: Node) -> str | None:
 @rule("loss-names", "LossFunctionWrapper", "LogCosh", "KLD", "KLDivergence", kind="loss", versions="2.0 on")
 def loss_names(node: Node) -> str | None:
     """A function was wrapped into a loss; Keras 3 takes the function."""
-    if isinstance(node.config.get("fn"), str):
-        node.config["fn"] = functions.function(_RENAMED.get(node.config["fn"], node.config["fn"]))
+    _name_function(node)
     return None
 
 
@@ -208,6 +207,11 @@ def loss_names(node: Node) -> str | None:
 def metric_function(node: Node) -> str | None:
     """The function that a metric averages was written by its name alone."""
     node.class_name = "MeanMetricWrapper"
-    if isinstance(node.config.get("fn"), str):
-        node.config["fn"] = functions.function(_RENAMED.get(node.config["fn"], node.config["fn"]))
+    _name_function(node)
     return None
+
+
+def _name_function(node: Node) -> None:
+    name = node.config.get("fn")
+    if isinstance(name, str):
+        node.config["fn"] = functions.function(_RENAMED.get(name, name))

@@ -62,12 +62,13 @@ def build(
     needs = _Needs(keras_version, file, dict(objects or {}), custom_objects, tuple(trust))
     upgraded = upgrade(config, keras_version, custom=needs.names)
     new = needs.settle(upgraded, ())
-    if compile_config is not None:
+    findings = tuple(needs.findings)
+    if compile_config is not None:  # what is done to it is told when it is used
         needs.settle(upgrade_compile(compile_config, keras_version, custom=needs.names), ("compile",))
     needs.raise_if_missing()
     check_config(new, needs.objects)
     model = _built(new, needs)
-    return Built(model, tuple(needs.findings), new, needs.objects, upgraded.renamed)
+    return Built(model, findings, new, needs.objects, upgraded.renamed)
 
 
 def compile_model(

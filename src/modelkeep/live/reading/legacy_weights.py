@@ -116,8 +116,7 @@ class _Planning:
         self._unused(by_order[len(slots) :])
 
     def _unused(self, tensors: Iterable[ForeignTensor]) -> None:
-        states, left = _without_states(list(tensors))
-        self.plan.unused += left
+        self.plan.unused += _without_states(list(tensors))[1]
 
 
 def _has_weights(layer: keras.Layer) -> bool:
