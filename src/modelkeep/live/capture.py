@@ -127,6 +127,7 @@ def configs(model: keras.Model, *, allow_lambda: bool = False) -> tuple[Any, Any
         raise _without_config(model, error) from error
     config, compile_config = configs = json.loads(text)
     _make_general(configs, {})
+    name_publicly(configs)
     if LAMBDA not in text:
         return config, compile_config, ()
     config, in_config = lambdas.check_or_replace(config, allow_lambda=allow_lambda)
@@ -135,7 +136,7 @@ def configs(model: keras.Model, *, allow_lambda: bool = False) -> tuple[Any, Any
 
 
 def _make_general(value: Any, numbers: dict[Any, int]) -> None:
-    """Number shared objects from 1, not by memory address, and call optimizers by their public names; in place.
+    """Number shared objects from 1, not by memory address; in place.
 
     Policies, initializers and their like are values: that two layers share one says nothing, and does not
     survive a round trip.
@@ -144,17 +145,19 @@ def _make_general(value: Any, numbers: dict[Any, int]) -> None:
         identity = value.pop(_SHARED, None)
         if identity is not None and not _is_value(value):
             value[_SHARED] = numbers.setdefault(identity, len(numbers) + 1)
-        if str(value.get("module")).startswith("keras.src.backend."):
-            _name_publicly(value)
     for inner in value.values() if isinstance(value, dict) else value:
         if isinstance(inner, dict | list):
             _make_general(inner, numbers)
 
 
-def _name_publicly(node: dict[str, Any]) -> None:
-    """An optimizer by its public name: under torch Keras makes a subclass that no other backend has."""
-    if own_class("keras.optimizers", str(node.get("class_name"))) is not None:
-        node |= {"module": "keras.optimizers", "registered_name": None}
+def name_publicly(value: Any) -> None:
+    """Call optimizers by their public names, in place: under torch Keras makes subclasses that no other backend has."""
+    is_theirs = isinstance(value, dict) and str(value.get("module")).startswith("keras.src.backend.")
+    if is_theirs and own_class("keras.optimizers", str(value.get("class_name"))) is not None:
+        value |= {"module": "keras.optimizers", "registered_name": None}
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, dict | list):
+            name_publicly(inner)
 
 
 def _is_value(node: dict[str, Any]) -> bool:

@@ -9,8 +9,8 @@ import keras
 
 from modelkeep.errors import UsageError
 from modelkeep.formats.contents import Contents
-from modelkeep.live import building
 from modelkeep.live.reading import Read
+from modelkeep.live.reading.keras_archive import construct
 from modelkeep.report import Finding, Severity
 
 
@@ -30,17 +30,6 @@ def read(
     """
     if into is not None or skip:
         raise UsageError(f"{contents.path.name} holds an architecture and no weights")
-    version = contents.writer.get("keras")
-    built = building.build(
-        {key: value for key, value in contents.config.items() if key != "compile_config"},
-        keras_version=version,
-        compile_config=contents.compile if compile else None,
-        custom_objects=custom_objects,
-        trust=trust,
-        file=contents.path.name,
-    )
-    findings = built.findings
-    if compile and contents.compile:
-        findings += building.compile_model(built.model, contents.compile, keras_version=version, objects=built.objects)
+    model, findings = construct(contents, custom_objects=custom_objects, trust=trust, compile=compile)
     fresh = Finding("weights-fresh", Severity.WARNING, "it holds no weights: the model starts with random ones")
-    return Read(built.model, (*findings, fresh))
+    return Read(model, (*findings, fresh))
