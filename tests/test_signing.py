@@ -15,6 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import modelkeep as mk
 from key_files import make_key, public_half
@@ -268,6 +270,30 @@ def test_the_hint_of_what_to_ignore_is_not_followed() -> None:
 def test_an_endless_signature_is_not_read() -> None:
     with pytest.raises(LimitExceeded):
         dsse.decode(b" " * (dsse.MAX_BUNDLE + 1))
+
+
+digests = st.binary(min_size=32, max_size=32).map(lambda data: f"sha256:{data.hex()}")
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), digests, min_size=1))
+def test_whatever_files_are_named_are_read_back(files: dict[str, str]) -> None:
+    said = statement.decode(statement.encode(statement.of_files("m", files)), statement.SIGNATURE)
+    assert statement.files_of(said) == files
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_no_byte_of_what_is_signed_can_change(ada: Path, data: st.DataObject) -> None:
+    trusted = trust.read(public_half(ada))
+    payload = statement.encode(statement.of_files("m", {"a": "sha256:" + "0" * 64}))
+    bundle = bytearray(keys.read_signing_key(ada).seal(payload))
+    place = data.draw(st.integers(0, len(bundle) - 1))
+    bundle[place] ^= data.draw(st.integers(1, 255))
+    try:
+        key, _ = signing.signer_of(bytes(bundle), trusted, "m", NOW)
+    except UnsafeContent:
+        return
+    assert key is None or dsse.decode(bytes(bundle)).payload == payload
 
 
 # --- who is trusted

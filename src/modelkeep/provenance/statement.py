@@ -8,7 +8,7 @@ the files themselves. Its hints of what to leave out are not followed here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,18 +68,14 @@ def of_files(name: str, files: Files, *, ignored: tuple[str, ...] = ()) -> State
         "ignore_paths": list(ignored),
     }
     return Statement(
-        subject=(Subject(name, {"sha256": root(files)}),),
+        subject=(Subject(name, {"sha256": _root(_in_order(files), files)}),),
         predicate_type=SIGNATURE,
         predicate={"serialization": serialization, "resources": msgspec.to_builtins(resources)},
     )
 
 
-def root(files: Files) -> str:
-    """The hexadecimal SHA-256 over the digests of files, in the order of their names."""
-    return _root(_in_order(files), files)
-
-
-def _root(names: list[str], files: Files) -> str:
+def _root(names: Sequence[str], files: Files) -> str:
+    """The hexadecimal SHA-256 over the digests of files, in the order of ``names``."""
     return hashlib.sha256(b"".join(bytes.fromhex(files[name].partition(":")[2]) for name in names)).hexdigest()
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -106,22 +107,28 @@ def _from_listed(key: _Listed, path: Path) -> TrustedKey:
     given = [name for name in ("pem", "file", "identity") if getattr(key, name) is not None]
     if len(given) != 1 or (key.identity is None) != (key.issuer is None):
         raise UsageError(f"{where} is not one key", expected="pem, or file, or identity with issuer")
-    pem = None
-    if key.identity is None:
+    if key.identity is not None:
+        pem, key_id = None, identity_id(key.identity, str(key.issuer))
+    else:
         data = key.pem.encode() if key.pem is not None else keys.read_pem(path.parent / str(key.file))
         pem = keys.public_pem(data, where)
+        key_id = keys.key_id(pem)
     return TrustedKey(
-        id=identity_id(key.identity, str(key.issuer)) if pem is None and key.identity else keys.key_id(pem or ""),
+        id=key_id,
         name=key.name,
         pem=pem,
         identity=key.identity,
         issuer=key.issuer,
         models=key.models,
-        not_before=key.not_before
-        and moment(f"{key.not_before}T00:00Z" if len(key.not_before) == 10 else key.not_before),
-        not_after=key.not_after and moment(key.not_after),
+        not_before=None if key.not_before is None else moment(_from_its_beginning(key.not_before)),
+        not_after=None if key.not_after is None else moment(key.not_after),
         revoked=key.revoked,
     )
+
+
+def _from_its_beginning(text: str) -> str:
+    """A date as the time at which it begins; a time as it is."""
+    return f"{text}T00:00Z" if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else text
 
 
 def identity_id(identity: str, issuer: str) -> str:
