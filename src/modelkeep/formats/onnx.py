@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import IntegrityError, ModelkeepError, UnsafeContent
-from modelkeep.formats.contents import Contents, ForeignTensor, Problem
+from modelkeep.formats.contents import Contents, ForeignTensor, Member, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
 from modelkeep.formats.mapped import MappedFile
@@ -89,10 +89,11 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
         yield Contents(
             form="onnx",
             path=place.path,
-            size=file.size + model.size_beside,
+            size=file.size + sum(model.beside.values()),
             writer=_writer(model.message),
             tensors=tuple(model.tensors),
             signatures={DEFAULT: model.signature},
+            members=tuple(Member(name, size) for name, size in sorted(model.beside.items())),
             details={
                 "ir_version": model.message.integer(1),
                 "opsets": model.opsets,
@@ -123,9 +124,9 @@ class _Model:
         self.tensors: list[ForeignTensor] = []
         self.operators: Counter[str] = Counter()
         self.used: set[tuple[str, str]] = set()
-        self.size_beside = 0
+        self.beside: dict[str, int] = {}  # files with weights, and their bytes
         self._folder, self._limits, self._stack = folder, limits, stack
-        self._beside: dict[str, MappedFile | None] = {}
+        self._files: dict[str, MappedFile | None] = {}
         self._nodes = 0
         if _GRAPH not in message:
             raise IntegrityError("an ONNX model without a graph")
@@ -203,19 +204,19 @@ class _Model:
         return file.view(offset, file.size - offset if length < 0 else length)
 
     def _file(self, location: str, name: str) -> MappedFile | None:
-        if location not in self._beside:
-            self._beside[location] = None
+        if location not in self._files:
+            self._files[location] = None
             try:
-                self._beside[location] = file = _open_beside(self._folder, location)
+                self._files[location] = file = _open_beside(self._folder, location)
             except UnsafeContent as error:
                 self.problems.append(Problem("onnx-external-data", f"weights of {name!r}: {error.what}", name))
             except ModelkeepError as error:
                 self.problems.append(Problem("damaged", f"weights of {name!r}: {error.what}", name))
             else:
                 self._stack.callback(file.close)
-                self.size_beside += file.size
-                self._limits.check("file", self.size_beside, "the files beside an ONNX model are too large")
-        return self._beside[location]
+                self.beside[location] = file.size
+                self._limits.check("file", sum(self.beside.values()), "the files beside an ONNX model are too large")
+        return self._files[location]
 
 
 def _is_inside(location: str) -> bool:

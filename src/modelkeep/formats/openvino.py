@@ -72,7 +72,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
             size=text.size + len(numbers),
             tensors=tuple(one.tensor(numbers) for one in constants),
             signatures={DEFAULT: net.signature()},
-            members=tuple(Member(name, 0) for name in sorted(place.names - {path.name, f"{path.stem}.bin"})),
+            members=(Member(f"{path.stem}.bin", len(numbers)),) if numbers else (),
             details={"ir_version": net.version, "name": net.name, "ops": dict(sorted(net.operators.items()))},
             problems=tuple(problems),
         )
