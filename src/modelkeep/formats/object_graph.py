@@ -7,7 +7,6 @@ objects were, ``layer_with_weights-0`` or ``kernel``, or by place in a list. An 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -61,16 +60,17 @@ class ObjectGraph:
             number = None if number is None else self.nodes[number].children.get(name)
         return number if self.nodes else None
 
-    def names(self) -> dict[int, str]:
-        """A shortest path to each object that the root leads to, its names joined by ``/``; "" for the root."""
-        found = {0: ""} if self.nodes else {}
-        queue = deque(found)
-        while queue:
-            number = queue.popleft()
-            for name, child in self.nodes[number].children.items():
-                if child not in found:
-                    found[child] = f"{found[number]}/{name}".lstrip("/")
-                    queue.append(child)
+    def name_of(self, number: int) -> str:
+        """The name of the variable of that number: its key without what all keys end with; "" for other objects."""
+        return self.nodes[number].keys.get(VALUE, "").removesuffix(SUFFIX)
+
+    def below(self, number: int) -> set[int]:
+        """The numbers of all objects that one leads to, its own among them."""
+        found, waiting = {number}, [number]
+        while waiting:
+            fresh = set(self.nodes[waiting.pop()].children.values()) - found
+            found |= fresh
+            waiting += fresh
         return found
 
 

@@ -25,7 +25,7 @@ from modelkeep.formats.forms import Form, Place, look
 from modelkeep.formats.json_walk import mapped
 from modelkeep.formats.limits import Limits
 from modelkeep.formats.mapped import MappedFile
-from modelkeep.formats.object_graph import SUFFIX, VALUE, ObjectGraph, children
+from modelkeep.formats.object_graph import ObjectGraph, children
 from modelkeep.formats.protobuf import Message
 from modelkeep.formats.tensor_bundle import DTYPES, TensorBundle, open_bundle, shape_of
 from modelkeep.formats.tf_graph import Graph
@@ -308,10 +308,8 @@ def _weights(graph: ObjectGraph, layer: str) -> list[str]:
     if listed is None:
         return []
     places = graph.nodes[listed].children
-    keys = [
-        graph.nodes[places[place]].keys.get(VALUE) for place in sorted(places, key=lambda place: (len(place), place))
-    ]
-    return [key.removesuffix(SUFFIX) for key in keys if key]
+    in_order = [places[place] for place in sorted(places, key=lambda place: (len(place), place))]
+    return [name for number in in_order if (name := graph.name_of(number))]
 
 
 def _with_own(stack: ExitStack, contents: Contents, parts: Parts, limits: Limits, thorough: bool) -> Contents:

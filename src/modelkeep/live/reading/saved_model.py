@@ -26,6 +26,7 @@ from modelkeep.formats.forms import look
 from modelkeep.formats.limits import DEFAULT
 from modelkeep.formats.saved_model import OWN
 from modelkeep.live.reading import Read, h5, keras_archive, weights
+from modelkeep.live.reading.checkpoint import optimizer_of
 from modelkeep.report import Finding, Severity, several
 from modelkeep.storage.hashing import digest_of
 
@@ -51,7 +52,7 @@ def read(
             found = keras_archive.read(inside, into=into, **terms)
             return Read(found.model, (*found.findings, _compared(inside, contents)))
     if "layers" in contents.details:
-        return h5.read(contents, into=into, **terms)
+        return h5.read(_by_layer(contents), into=into, **terms)
     if into is not None:
         return weights.read(_by_name(contents), into=into, **terms)
     raise CannotLoad(
@@ -60,6 +61,22 @@ def read(
         expected="one that Keras 2 or modelkeep saved, of a sequential or functional model",
         hint="it answers all the same through its engine; or give the model that takes its variables: into=model",
     )
+
+
+def _by_layer(contents: Contents) -> Contents:
+    """The same weights as Keras 2 lays them in HDF5: by layer, and under the names that optimizers know them by."""
+    names = contents.details.get("variables", {})
+    whose = {weight: layer["layer"] for layer in contents.details["layers"] for weight in layer["weights"]}
+    new = {weight: f"{layer}/{names.get(weight, weight)}" for weight, layer in whose.items()}
+    if len(set(new.values())) < len(new):  # what two weights are called tells neither
+        new = {}
+    layers = [
+        {"layer": layer["layer"], "weights": [new.get(weight, weight) for weight in layer["weights"]]}
+        for layer in contents.details["layers"]
+    ]
+    tensors = tuple(replace(tensor, name=new.get(tensor.name, tensor.name)) for tensor in contents.tensors)
+    details = {**contents.details, "layers": layers}
+    return replace(contents, tensors=tensors, optimizer=optimizer_of(contents), details=details)
 
 
 def _by_name(contents: Contents) -> Contents:
