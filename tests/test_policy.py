@@ -298,6 +298,8 @@ def test_the_commands_from_signing_to_refusal(
     assert run("verify", "sentiment:1.1.0", "--signature") == 20
     assert run("promote", "sentiment:1.0.0", "production") == 0
     capsys.readouterr()
+    assert run("show", "sentiment:1.0.0") == 0
+    assert "signature:" in capsys.readouterr().out
     assert run("history", "sentiment") == 0
     assert "policy production → signed by 1 of ada" in capsys.readouterr().out
     assert run("policy", "sentiment", "--json") == 0
@@ -311,6 +313,7 @@ def test_the_commands_for_a_folder(ada: Path, tmp_path: Path, monkeypatch: pytes
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"123")
     locked = make_key(tmp_path, "locked", password="secret")
+    assert main(["sign", "--path", str(folder), "--key", str(locked)]) == 2  # nobody is there to be asked
     monkeypatch.setenv("MODELKEEP_KEY_PASSWORD", "secret")
     assert main(["sign", "--path", str(folder), "--key", str(locked)]) == 0
     assert main(["verify", "--path", str(folder), "--trust-keys", str(public_half(locked))]) == 0

@@ -65,6 +65,7 @@ class Version(Shape):
     created: Annotated[str, says("RFC 3339, UTC")]
     actor: Annotated[str, says("who published it")]
     yanked: bool
+    attachments: Annotated[list[str], says("what was added to it later, such as `signature:<key id>`")]
     weights: Annotated[
         dict[str, float] | None, says("where an alias that is split selected it: version → per cent, else null")
     ]
@@ -88,6 +89,7 @@ class Version(Shape):
             created=version.created,
             actor=version.actor,
             yanked=version.yanked,
+            attachments=[attachment.kind for attachment in version.attachments],
             weights=None if version.weights is None else dict(version.weights),
         )
 

@@ -59,6 +59,7 @@ def _blocks(version: Version, manifest: Manifest) -> Iterator[Block]:
             if tensor.name.startswith("weights/")
         ],
         "OTHER TENSORS": _others(manifest.tensors),
+        "ATTACHMENTS": [(each.kind, human_bytes(each.size)) for each in version.attachments],
         "NOTICES": [(notice,) for notice in manifest.notices],
     }
     for title, rows in sections.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ _FILE = click.Path(path_type=Path)
 @click.argument("ref", required=False, shell_complete=completing.refs)
 @click.option("--key", type=_FILE, metavar="FILE", help=f"A private key, PEM. Its password: ${PASSWORD}, or asked for.")
 @click.option("--keyless", is_flag=True, help="Sign as whom Sigstore knows one to be; needs the network.")
-@click.option("--token", envvar="SIGSTORE_ID_TOKEN", metavar="TOKEN", help="An OpenID Connect token for --keyless.")
+@click.option(
+    "--token", envvar="SIGSTORE_IDENTITY_TOKEN", metavar="TOKEN", help="An OpenID Connect token for --keyless."
+)
 @click.option("--signature", type=_FILE, metavar="FILE", help="Take in a signature that was made elsewhere.")
 @click.option("--path", type=_FILE, metavar="PATH", help="Sign this file or folder instead of a version.")
 @click.option("--to", type=_FILE, metavar="FILE", help="Write the signature here; replaces what is there.")
@@ -75,7 +78,12 @@ def _password(key: Path | None) -> str | None:
         return None
     if PASSWORD in os.environ:
         return os.environ[PASSWORD]
-    return str(click.prompt(f"Password of {key}", hide_input=True, err=True))
+    if not sys.stdin.isatty():
+        return None
+    try:
+        return str(click.prompt(f"Password of {key}", hide_input=True, err=True))
+    except click.Abort:
+        raise KeyboardInterrupt from None
 
 
 def _answer(what: str, key_id: str, at: Path | None) -> Answer:
