@@ -1,65 +1,48 @@
-"""Folders, ``.zip``, ``.tar``, ``.tar.gz`` and ``.tar.zst`` that hold one model of another form, read and written.
-
-What is in an archive is unpacked into a private folder, which is gone when the model is closed. Only regular
-files and folders are made, each below that folder by a descriptor, none through a link and none twice; names,
-modes and times of the archive have no other effect.
-"""
+"""Folders, ``.zip``, ``.tar``, ``.tar.gz`` and ``.tar.zst`` that hold one model of another form, read and written."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import shutil
+import tarfile
 import tempfile
-import zlib
+import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-from modelkeep.errors import IntegrityError, LimitExceeded, MissingExtra, ModelkeepError, StorageError, UsageError
-from modelkeep.formats import forms, tar_reading
+from modelkeep.errors import LimitExceeded, UnsafeContent, UsageError
+from modelkeep.formats import forms
 from modelkeep.formats.contents import Contents, Member, Problem
+from modelkeep.formats.durable import new_file
 from modelkeep.formats.folders import open_folder
 from modelkeep.formats.forms import Form, Place, look
-from modelkeep.formats.limits import MIB, Limits
-from modelkeep.formats.member_names import fault_of
-from modelkeep.formats.streams import ByteRange, Chunks
-from modelkeep.formats.zip_reading import open_regular, open_zip
-from modelkeep.storage.local import write_all
+from modelkeep.formats.limits import DEFAULT, MIB, Limits
+from modelkeep.formats.streams import Chunks
+from modelkeep.formats.unpacking import TAR_GZ, TAR_ZST, ZIP, kind_of, unpack, zstandard_library
 
-FOLDER, ZIP, TAR, TAR_GZ, TAR_ZST = "folder", "zip", "tar", "tar.gz", "tar.zst"
-_CHUNK = MIB  # bytes handled at a time
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_GZIP_BITS = 16 + zlib.MAX_WBITS
-_WINDOW = 2**27  # bytes that zstd may look back, as with its own --long
+FOLDER = "folder"
 _MANY = 1_000  # entries of a folder, beyond which nobody looks for one model in it
 # Left by macOS and Windows wherever they pack or show a folder.
 _LEFT_OVER = re.compile(r"__MACOSX|\._.*|\.DS_Store|Thumbs\.db|desktop\.ini")
 _SHARD = re.compile(r".+_\d{5}\.weights\.h5")
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def recognise(place: Place) -> bool:
     """Whether it is an archive, or a folder that holds a model of any other form."""
     if place.is_folder:
         return bool(_models_in(place.path))
-    return kind_of(place) is not None
+    return _kind(place) is not None
 
 
-def kind_of(place: Place) -> str | None:
-    """Which kind of archive a file is, or that it is a folder."""
+def _kind(place: Place) -> str | None:
     if place.is_folder:
         return FOLDER
-    if place.head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or place.members:
-        return ZIP
-    if _begins_tar(place.head):
-        return TAR
-    if place.head.startswith(_GZIP):
-        with suppress(zlib.error):
-            return TAR_GZ if _begins_tar(zlib.decompressobj(_GZIP_BITS).decompress(place.head, 512)) else None
-    return TAR_ZST if place.head.startswith(_ZSTD) else None
+    return ZIP if place.members else kind_of(place.head)
 
 
 @contextmanager
@@ -69,7 +52,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
     ``details["archive"]`` has the ``form`` of what is outside and the ``member`` that is the model, ``members``
     the files beside it. Raises UsageError where there is no model or more than one.
     """
-    kind = kind_of(place)
+    kind = _kind(place) or FOLDER
     if kind == FOLDER:
         with _model_of(place.path, place, kind, (), limits, thorough) as contents:
             yield contents
@@ -77,10 +60,22 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
     if limits.nested < 1:
         raise LimitExceeded(f"{place.path.name} lies in too many archives", hint="unpack the outer ones first")
     with tempfile.TemporaryDirectory(prefix="modelkeep-", ignore_cleanup_errors=True) as folder:
-        problems = _unpack(place, kind, Path(folder), limits)
+        problems = unpack(place.path, kind, Path(folder), limits)
         inner = replace(limits, nested=limits.nested - 1)
-        with _model_of(Path(folder), place, kind, problems, inner, thorough) as contents:
+        with _told_first(problems, place), _model_of(Path(folder), place, kind, problems, inner, thorough) as contents:
             yield contents
+
+
+@contextmanager
+def _told_first(problems: tuple[Problem, ...], place: Place) -> Iterator[None]:
+    """What is odd about an archive comes before that it holds no model."""
+    try:
+        yield
+    except UsageError as error:
+        if not problems:
+            raise
+        message = f"{place.path.name} holds no model: {problems[0].message}"
+        raise UnsafeContent(message, found=problems[0].rule) from error
 
 
 # --- the model in a folder
@@ -88,7 +83,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
 
 @contextmanager
 def _model_of(
-    folder: Path, outer: Place, kind: str | None, problems: tuple[Problem, ...], limits: Limits, thorough: bool
+    folder: Path, outer: Place, kind: str, problems: tuple[Problem, ...], limits: Limits, thorough: bool
 ) -> Iterator[Contents]:
     model, form = _one_model(folder, outer.path.name)
     with open_folder(folder, limits) as files, form.read(model, limits, thorough) as contents:
@@ -100,7 +95,6 @@ def _model_of(
             archive["archive"] = contents.details["archive"]
         yield replace(
             contents,
-            path=contents.path,
             size=outer.size or sum(files.sizes.values()),
             members=(*contents.members, *(Member(name, files.sizes[name]) for name in beside)),
             pickles=(*contents.pickles, *_pickles(folder, beside)),
@@ -166,162 +160,56 @@ def _pickles(folder: Path, names: list[str]) -> tuple[Member, ...]:
     return tuple(pickles)
 
 
-# --- unpacking
+# --- written
 
 
-def _unpack(place: Place, kind: str | None, folder: Path, limits: Limits) -> tuple[Problem, ...]:
-    with _Unpacking.below(folder, limits) as unpacking:
-        if kind == ZIP:
-            return _unpack_zip(place.path, unpacking, limits)
-        file = open_regular(place.path)
-        try:
-            return _unpack_tar(file, place, kind, unpacking, limits)
-        finally:
-            os.close(file)
+def pack(source: Path, path: Path, form: str, *, overwrite: bool = False) -> None:
+    """Pack a file, or a folder under its own name, as ``zip`` (stored), ``tar.gz`` or ``tar.zst``.
+
+    The same files give the same bytes: sorted, without times, owners and modes (gzip's and zstd's follow from the
+    release of their libraries, too). The archive is there whole and durably or not at all. Raises UsageError
+    for another form or a folder with links in it, AlreadyExists unless ``overwrite``, MissingExtra, StorageError.
+    """
+    if form not in (ZIP, TAR_GZ, TAR_ZST):
+        raise UsageError("no archive is written in this form", found=form, expected=f"{ZIP}, {TAR_GZ} or {TAR_ZST}")
+    with new_file(path, overwrite=overwrite) as file, open(file, "wb", closefd=False) as stream:
+        if form == ZIP:
+            _zip(source, stream)
+        elif form == TAR_GZ:
+            with gzip.GzipFile("", "wb", 6, stream, mtime=0) as packed:
+                _tar(source, packed)
+        else:
+            compressor = zstandard_library().ZstdCompressor(write_checksum=True)
+            with compressor.stream_writer(stream, closefd=False) as packed:
+                _tar(source, packed)
 
 
-def _unpack_zip(path: Path, unpacking: _Unpacking, limits: Limits) -> tuple[Problem, ...]:
-    with open_zip(path, limits) as archive:
-        for name, entry in archive.entries.items():
-            if not fault_of(name, limits) and not entry.fault:
-                unpacking.file(name, archive.chunks(name))
-        return tuple(archive.problems)
+def _zip(source: Path, stream: IO[bytes]) -> None:
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, size, data in _files(source):
+            entry = zipfile.ZipInfo(name)  # of 1980, the earliest there is
+            entry.create_system, entry.external_attr, entry.file_size = 3, 0o100644 << 16, size
+            with archive.open(entry, "w") as member:
+                shutil.copyfileobj(data, member, MIB)
 
 
-def _unpack_tar(
-    file: int, place: Place, kind: str | None, unpacking: _Unpacking, limits: Limits
-) -> tuple[Problem, ...]:
-    packed = ByteRange(file, 0, place.size)
-    chunks = {TAR: _plain, TAR_GZ: _gunzipped, TAR_ZST: _decompressed}[kind or TAR](packed)
-    tar = tar_reading.TarStream(Chunks(_measured(chunks, packed, limits)), limits)
-    for entry, data in tar:
-        if fault := fault_of(entry.name, limits) if entry.name not in (".", "") else None:
-            # "./model.keras" is how tar names what is in the folder that it packs.
-            name = entry.name.removeprefix("./")
-            if fault_of(name, limits):
-                tar.problems.append(Problem("tar-path", f"{entry.name[:200]!r} is no plain path: {fault}", entry.name))
-                continue
-            entry = replace(entry, name=name)
-        if entry.is_folder:
-            continue
-        if not unpacking.file(entry.name, data):
-            tar.problems.append(Problem("tar-duplicate-name", f"{entry.name!r} is there twice", entry.name))
-    return tuple(tar.problems)
+def _tar(source: Path, stream: IO[bytes] | gzip.GzipFile) -> None:
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for name, size, data in _files(source):
+            entry = tarfile.TarInfo(name)
+            entry.size = size
+            archive.addfile(entry, data)
 
 
-@dataclass(frozen=True, slots=True)
-class _Unpacking:
-    """Files made below a folder, by its descriptor."""
-
-    folder: int
-    limits: Limits
-
-    @classmethod
-    @contextmanager
-    def below(cls, folder: Path, limits: Limits) -> Iterator[_Unpacking]:
-        """Until the block ends."""
-        descriptor = os.open(folder, _BELOW)
-        try:
-            yield cls(descriptor, limits)
-        except ModelkeepError:
-            raise
-        except OSError as error:
-            raise StorageError(f"cannot unpack: {error.strerror}", hint="free some space in TMPDIR") from error
-        finally:
-            os.close(descriptor)
-
-    def file(self, name: str, chunks: Iterator[memoryview]) -> bool:
-        """Make a file, and the folders that lead to it; False where something else has its name."""
-        *folders, last = name.split("/")
-        with ExitStack() as closing:
-            try:
-                parent = self.folder
-                for part in folders:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, 0o700, dir_fd=parent)
-                    parent = os.open(part, _BELOW, dir_fd=parent)
-                    closing.callback(os.close, parent)
-                file = os.open(last, _NEW_FILE, 0o600, dir_fd=parent)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                return False
-            closing.callback(os.close, file)
-            for chunk in chunks:
-                write_all(file, [chunk])
-        return True
-
-
-# --- streams
-
-
-def _begins_tar(head: bytes) -> bool:
-    try:
-        return len(head) >= tar_reading.BLOCK and any(head[:512]) and bool(tar_reading.parsed(head[:512]))
-    except IntegrityError:
-        return False
-
-
-def _plain(packed: ByteRange) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(_CHUNK))
-    while count := packed.readinto(buffer):
-        yield buffer[:count]
-
-
-def _gunzipped(packed: ByteRange) -> Iterator[memoryview]:
-    """gzip (RFC 1952): one member or several, each with its checksum, and zeros behind them."""
-    stream = zlib.decompressobj(_GZIP_BITS)
-    try:
-        for chunk in _plain(packed):
-            rest: bytes | memoryview = chunk
-            while len(rest):
-                if stream.eof:
-                    if not bytes(rest).strip(b"\0"):
-                        break
-                    stream = zlib.decompressobj(_GZIP_BITS)
-                yield memoryview(stream.decompress(rest, _CHUNK))
-                rest = stream.unused_data if stream.eof else stream.unconsumed_tail
-        while not stream.eof and (left := stream.decompress(stream.unconsumed_tail, _CHUNK)):
-            yield memoryview(left)
-    except zlib.error as error:
-        raise IntegrityError("the archive is damaged", found=str(error)) from error
-    if not stream.eof:
-        raise IntegrityError("the archive is cut short")
-
-
-def _decompressed(packed: ByteRange) -> Iterator[memoryview]:
-    """Zstandard (RFC 8878): one frame or several."""
-    zstandard = _zstandard()
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
-            packed, read_across_frames=True
-        ) as stream:
-            while data := stream.read(_CHUNK):
-                yield memoryview(data)
-    except zstandard.ZstdError as error:
-        raise IntegrityError("the archive is damaged", found=str(error)) from error
-
-
-def _measured(chunks: Iterator[memoryview], packed: ByteRange, limits: Limits) -> Iterator[memoryview]:
-    """The same pieces, as long as they are no more than what was read of the archive can honestly become."""
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        limits.check("file", size, "the archive unpacks to too much")
-        if size > limits.expansion_floor and size > limits.expansion_ratio * packed.tell():
-            raise LimitExceeded(
-                "the archive unpacks to suspiciously much",
-                found=f"{packed.tell():,} bytes that become more than {size:,}",
-                expected=f"at most {limits.expansion_ratio} times as many",
-            )
-        if len(chunk):
-            yield chunk
-
-
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise MissingExtra(".tar.zst needs zstandard", hint="pip install 'modelkeep[archives]'") from error
-    return zstandard
+def _files(source: Path) -> Iterator[tuple[str, int, Chunks]]:
+    """The name in the archive, the size and the bytes of each file."""
+    folder, prefix = (source, f"{source.name}/") if source.is_dir() else (source.parent, "")
+    with open_folder(folder, DEFAULT) as files:
+        if prefix and files.problems:
+            raise UsageError(f"{source.name} cannot be packed: {files.problems[0].message}")
+        for name in files.sizes if prefix else [source.name]:
+            with closing(Chunks(files.chunks(name))) as data:
+                yield prefix + name, files.sizes[name], data
 
 
 FORM = Form(

@@ -350,11 +350,16 @@ def open_regular(path: Path) -> int:
 
 
 def names_in(path: Path) -> frozenset[str]:
-    """What the directory of a zip names, unchecked; nothing for any other file. Raises NotFound, StorageError."""
+    """What the directory of a zip names, unchecked; nothing for any other file. Raises NotFound, StorageError.
+
+    A zip is one by its end; but where another file begins, only one that ends the file: a tar may hold one.
+    """
     file = open_regular(path)
     try:
-        end = _find_end(file, os.fstat(file).st_size, [])
-        if end.size > _DIRECTORY_FOR_NAMES or end.count > DEFAULT.members:
+        odd: list[Problem] = []
+        end = _find_end(file, os.fstat(file).st_size, odd)
+        is_inside = os.pread(file, 2, 0) != b"PK" and any(problem.rule == "zip-trailing" for problem in odd)
+        if is_inside or end.size > _DIRECTORY_FOR_NAMES or end.count > DEFAULT.members:
             return frozenset()
         return frozenset(entry.name for entry in _directory(file, end, []))
     except (IntegrityError, LimitExceeded):
