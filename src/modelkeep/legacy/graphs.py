@@ -127,12 +127,12 @@ class _Graph:
         self.config["layers"] = [layer for layer in layers if layer is not None]
 
     def operation(self, layer: JSON) -> list[JSON]:
-        name, function = layer["name"], str(layer["config"].get("function"))
+        name, function = layer["name"], _function(layer)
         place = f"{self.place}/{name}" if self.place else name
         if function in _SHAPES or self._is_of_a_shape(layer):
             return [layer]  # looked at once more when all else is done
         try:
-            made = [operations.operation(function, *_first_and_rest(call)) for call in layer["inbound_nodes"]]
+            made = [_made(layer, call) for call in layer["inbound_nodes"]]
         except operations.Unknown as unknown:
             self.refusals.append(Note("tensorflow-operation", place, str(unknown)))
             return [layer]
@@ -231,8 +231,16 @@ def _operation(name: str, place: str, config: JSON, calls: list[JSON]) -> JSON:
     }
 
 
-def _first_and_rest(call: JSON) -> tuple[Any, JSON]:
-    return call["args"][0], call["kwargs"]
+def _function(layer: JSON) -> str:
+    config = layer["config"]
+    return str(config["node_def"].get("op") if isinstance(config.get("node_def"), dict) else config.get("function"))
+
+
+def _made(layer: JSON, call: JSON) -> operations.Operation:
+    first = call["args"][0]
+    if layer["class_name"] == "TensorFlowOpLayer":
+        return operations.of_node(layer["config"], first)
+    return operations.operation(_function(layer), first, call["kwargs"])
 
 
 def _free(name: str, taken: JSON) -> str:

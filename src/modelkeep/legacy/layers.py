@@ -27,6 +27,18 @@ _RANDOM = (
 _SPATIAL = ("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 _LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
 
+WITHOUT_EQUIVALENT = {
+    "InstanceMethod": "a method of TensorFlow's tensors, used between layers",
+    "InstanceProperty": "a property of TensorFlow's tensors, used between layers",
+    "ClassMethod": "a method of one of TensorFlow's classes, used between layers",
+    "DenseFeatures": "feature columns of TensorFlow's",
+    "SequenceFeatures": "feature columns of TensorFlow's",
+    "MaxoutDense": "Keras 2 dropped it",
+    "Highway": "Keras 2 dropped it",
+    "SReLU": "Keras 2 dropped it",
+    "ParametricSoftplus": "Keras 2 dropped it",
+}
+
 
 # --- names of classes
 
@@ -398,6 +410,13 @@ def wrapper_weights(node: Node) -> str | None:
     for name in ("weights", "input_dtype"):
         if node.config.get(name) is None:
             node.config.pop(name, None)
+    return None
+
+
+@rule("no-equivalent-class", *WITHOUT_EQUIVALENT)
+def no_equivalent_class(node: Node) -> str | None:
+    """These hold parts of TensorFlow's own that Keras 3 has no layers for."""
+    node.refuse(f"Keras 3 has nothing for {node.class_name}: {WITHOUT_EQUIVALENT[node.class_name]}")
     return None
 
 

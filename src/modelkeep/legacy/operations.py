@@ -1,5 +1,7 @@
 """Operations of TensorFlow between layers (``TFOpLambda``, ``SlicingOpLambda``) as operations of ``keras.ops``.
 
+Keras 2.2 and 2.3 wrote the node of TensorFlow's graph (``TensorFlowOpLayer``).
+
 Keras 2.4 and later wrote an operation that somebody used between layers as a layer with the operation's name, its
 first argument as the layer's input and all others by name. Keras 3 has operations of its own, which a config names
 like layers: what may differ from call to call are inputs, the rest is its config.
@@ -13,7 +15,7 @@ from typing import Any
 
 from modelkeep.legacy.rules import JSON
 
-CLASSES = frozenset({"TFOpLambda", "SlicingOpLambda"})
+CLASSES = frozenset({"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"})
 
 
 class Unknown(Exception):
@@ -65,6 +67,100 @@ def operation(name: str, first: Any, arguments: JSON) -> Operation:
     if call.left():
         raise Unknown(f"Keras has nothing for {', '.join(call.left())} of tf.{name}")
     return made
+
+
+def of_node(config: JSON, inputs: Any) -> Operation:
+    """What Keras 3 has for a node of TensorFlow's graph, as Keras 2.2 and 2.3 wrote operations between layers.
+
+    ``config`` has the node as ``node_def`` and, by the number of the input, those inputs that are ``constants``.
+    """
+    node = config["node_def"]
+    if not isinstance(node, dict) or node.get("op") not in _NODES:
+        raise Unknown(f"Keras has no operation for TensorFlow's {node.get('op') if isinstance(node, dict) else 'node'}")
+    function, names, attributes = _NODES[node["op"]]
+    values = list(inputs) if isinstance(inputs, list) and not _is_tensor(inputs) else [inputs]
+    for index, value in sorted((int(index), value) for index, value in (config.get("constants") or {}).items()):
+        values.insert(index, value)
+    if names == (_ALL,):
+        return operation(function, values[:-1], {"axis": values[-1]})
+    arguments = dict(zip(names, values[1:], strict=False))
+    given = node.get("attr", {})
+    arguments |= {name: _attribute(given[key]) for key, name in attributes.items() if key in given}
+    return operation(function, values[0], arguments)
+
+
+def _attribute(value: JSON) -> Any:
+    """An attribute of a node as protobuf writes it in JSON."""
+    (kind, inner), *_ = value.items()
+    if kind == "type":
+        name = str(inner).removeprefix("DT_").lower()
+        return {"float": "float32", "half": "float16", "double": "float64"}.get(name, name)
+    if kind == "i":
+        return int(inner)
+    if kind == "list":
+        return [int(each) for each in inner.get("i", ())]
+    return inner
+
+
+_ALL = "values"
+# A node's operation → the function that makes it, the names of its second and further inputs, and of its attributes.
+_NODES: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
+    **{
+        op: (function, ("y",), {})
+        for op, function in {
+            "Add": "add", "AddV2": "add", "Sub": "subtract", "Mul": "multiply", "RealDiv": "truediv", "Div": "truediv",
+            "Pow": "pow", "Maximum": "maximum", "Minimum": "minimum", "FloorDiv": "floordiv", "FloorMod": "floormod",
+            "SquaredDifference": "squared_difference", "DivNoNan": "divide_no_nan", "Equal": "equal",
+            "Greater": "greater", "GreaterEqual": "greater_equal", "Less": "less", "LessEqual": "less_equal",
+            "LogicalAnd": "logical_and", "LogicalOr": "logical_or",
+        }.items()
+    },
+    **{
+        op: (function, (), {})
+        for op, function in {
+            "Neg": "negative", "Abs": "abs", "Square": "square", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Exp": "exp",
+            "Log": "log", "Log1p": "log1p", "Sin": "sin", "Cos": "cos", "Tanh": "tanh", "Sigmoid": "sigmoid",
+            "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu", "Softplus": "softplus",
+            "Softsign": "softsign", "Softmax": "softmax", "LogSoftmax": "log_softmax", "Identity": "identity",
+            "StopGradient": "stop_gradient", "LogicalNot": "logical_not", "Sign": "sign", "Floor": "floor",
+            "Ceil": "ceil", "Round": "round", "Erf": "erf",
+        }.items()
+    },
+    **{
+        op: (function, ("axis",), {"keep_dims": "keepdims"})
+        for op, function in {
+            "Sum": "reduce_sum", "Mean": "reduce_mean", "Max": "reduce_max", "Min": "reduce_min", "Prod": "reduce_prod",
+            "Any": "reduce_any", "All": "reduce_all",
+        }.items()
+    },
+    "BiasAdd": ("bias_add", ("bias",), {}),
+    "MatMul": ("matmul", ("b",), {"transpose_a": "transpose_a", "transpose_b": "transpose_b"}),
+    "BatchMatMulV2": ("matmul", ("b",), {"adj_x": "adjoint_a", "adj_y": "adjoint_b"}),
+    "Reshape": ("reshape", ("shape",), {}),
+    "Transpose": ("transpose", ("perm",), {}),
+    "ExpandDims": ("expand_dims", ("axis",), {}),
+    "Squeeze": ("squeeze", (), {"squeeze_dims": "axis"}),
+    "Tile": ("tile", ("multiples",), {}),
+    "Pad": ("pad", ("paddings",), {}),
+    "GatherV2": ("gather", ("indices", "axis"), {}),
+    "Cast": ("cast", (), {"DstT": "dtype"}),
+    "LeakyRelu": ("leaky_relu", (), {"alpha": "alpha"}),
+    "ConcatV2": ("concat", (_ALL,), {}),
+    "Select": ("where", ("x", "y"), {}),
+    "SelectV2": ("where", ("x", "y"), {}),
+    "Slice": ("slice", ("begin", "size"), {}),
+    "StridedSlice": (
+        "strided_slice",
+        ("begin", "end", "strides"),
+        {
+            "begin_mask": "begin_mask",
+            "end_mask": "end_mask",
+            "ellipsis_mask": "ellipsis_mask",
+            "new_axis_mask": "new_axis_mask",
+            "shrink_axis_mask": "shrink_axis_mask",
+        },
+    ),
+}  # fmt: skip
 
 
 def module_of(place: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -29,14 +29,36 @@ class Version:
 
     @classmethod
     def of(cls, text: str | None) -> Version:
-        """From ``2.12.0`` or ``2.2.4-tf``; a file that does not say is of Keras 1, which wrote no version."""
+        """From ``2.12.0`` or ``2.2.4-tf``; an HDF5 file that does not say is of Keras 1, which wrote no version."""
         numbers = re.findall(r"\d+", text or "1")
         return cls(int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0)
+
+    @classmethod
+    def told_by(cls, config: Any) -> Version:
+        """From the config itself, where nobody says: a config by itself has no version in Keras 2 and 3."""
+        keys = set(_keys(config))
+        if "module" in keys and "batch_input_shape" not in keys:
+            return cls(3, 0)
+        return cls(1, 0) if keys & _ONLY_IN_KERAS_1 else cls(2, 0)
 
     @property
     def is_legacy(self) -> bool:
         """Whether it is older than Keras 3."""
         return self.major < 3
+
+
+_ONLY_IN_KERAS_1 = frozenset({"nb_filter", "inner_init", "border_mode", "dim_ordering", "W_regularizer", "dropout_W"})
+
+
+def _keys(config: Any) -> Iterator[str]:
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield from value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 @dataclass(slots=True)

@@ -37,10 +37,11 @@ class Upgraded:
 def upgrade(config: Any, keras_version: str | None, *, custom: Collection[str] = ()) -> Upgraded:
     """Make the config of a model, or of a part of one, new. The config given is left as it was.
 
-    ``keras_version`` is what the file says wrote it; None where it does not say, as Keras 1 did not.
+    ``keras_version`` is what the file says wrote it; None where it does not say, and the config itself tells.
     ``custom`` are names of classes that the caller gives, which the rules for Keras' own leave alone.
     """
-    walk = _Walk(Version.of(keras_version), frozenset(custom))
+    version = Version.of(keras_version) if keras_version else Version.told_by(config)
+    walk = _Walk(version, frozenset(custom))
     return walk.upgraded(walk.visit(deepcopy(config), "model", ""))
 
 
@@ -105,6 +106,8 @@ class _Walk:
         if kind == "layer" and argument != "model":
             node.place = place = _joined(place, raw.get("name") or node.config.get("name"))
         is_custom = self.is_custom(raw)
+        if self.version.major == 1:
+            node.config = keras1.named_objects(node.config)
         if self.version.is_legacy and not is_custom:
             self.apply(node)
         if "layers" in node.config and self.version.is_legacy:

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 
 from modelkeep.errors import CannotLoad, MissingCustomObjects, ModelkeepError, UnsafeContent
+from modelkeep.legacy.layers import WITHOUT_EQUIVALENT
+from modelkeep.legacy.operations import CLASSES
 from modelkeep.legacy.upgrading import Upgraded, upgrade, upgrade_compile
 from modelkeep.live import internals, lambdas
 from modelkeep.live.allowlist import check_config, own_class, own_function
@@ -229,8 +231,8 @@ def _named(config: Any, at: tuple[str, ...], given: frozenset[str]) -> Iterator[
     for place in walk(config, at=at):
         if (
             place.is_object
-            and place.value["class_name"] not in _TOLD
             and place.value["class_name"] not in VALUES
+            and (place.value["class_name"] not in _TOLD or place.value["class_name"] in given)
             and (key := _custom(place, given))
         ):
             users.setdefault(key, []).append(place.user)
@@ -247,7 +249,7 @@ def _named(config: Any, at: tuple[str, ...], given: frozenset[str]) -> Iterator[
 
 
 # They are refused with what they stand for.
-_TOLD = frozenset({"TFOpLambda", "SlicingOpLambda"})
+_TOLD = CLASSES | WITHOUT_EQUIVALENT.keys()
 
 
 def _custom(place: Place, given: frozenset[str]) -> tuple[str, str, str] | None:

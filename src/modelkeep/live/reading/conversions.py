@@ -55,8 +55,20 @@ class Converter:
             if parts:
                 owner = self.owners.get(id(variable))
                 whole = parts[0] if len(parts) == 1 else _joined(parts, _ORDER[len(parts)])
+                if self._is_cudnn(owner, variables, found):
+                    whole = _from_cudnn(_CELLS[type(owner).__name__], _own_name(variable), whole)
                 result[id(variable)] = self._convert(variable, owner, whole)
         return result
+
+    def _is_cudnn(
+        self, owner: Any, variables: Sequence[Variable], found: Mapping[int, Sequence[ForeignTensor]]
+    ) -> bool:
+        """Whether an LSTM's or a GRU's tensors are cuDNN's: it has twice the biases, one after the other."""
+        if type(owner).__name__ not in ("LSTMCell", "GRUCell"):
+            return False
+        biases = (v for v in variables if self.owners.get(id(v)) is owner and _own_name(v) == "bias")
+        length = 2 * _CELLS[type(owner).__name__] * owner.units
+        return any(part.shape == (length,) for bias in biases for part in found.get(id(bias), ()))
 
     @property
     def _is_first(self) -> bool:
@@ -64,11 +76,8 @@ class Converter:
 
     def _convert(self, variable: Variable, owner: Any, tensor: ForeignTensor) -> ForeignTensor:
         kind, shape = type(owner).__name__, tuple(variable.shape)
-        name = variable.path.rpartition("/")[2]
-        if kind in _KERNELS and "kernel" in name:
+        if kind in _KERNELS and "kernel" in _own_name(variable):
             return self._kernel(kind, owner, shape, tensor)
-        if kind in ("LSTMCell", "GRUCell"):
-            return _from_cudnn(kind, owner, name, shape, tensor)
         return tensor
 
     def _kernel(self, kind: str, owner: Any, shape: tuple[int, ...], tensor: ForeignTensor) -> ForeignTensor:
@@ -93,8 +102,24 @@ class Converter:
         return tensor
 
 
-def _from_cudnn(kind: str, owner: Any, name: str, shape: tuple[int, ...], tensor: ForeignTensor) -> ForeignTensor:
-    return tensor
+def _from_cudnn(gates: int, name: str, tensor: ForeignTensor) -> ForeignTensor:
+    """A tensor as cuDNN had it: kernels turned over gate by gate, and two biases where LSTM adds one."""
+    if name == "bias":
+        if gates == 4:
+            return _changed(tensor, lambda a: a.reshape(2, -1).sum(axis=0))
+        return _changed(tensor, lambda a: a.reshape(2, -1))
+
+    def turned(kernel: Array) -> Array:
+        parts = np.split(kernel, gates, axis=1)
+        if name == "recurrent_kernel":
+            return np.concatenate([part.T for part in parts], axis=1)
+        return np.concatenate([part.T.reshape(part.shape, order="F") for part in parts], axis=1)
+
+    return _changed(tensor, turned)
+
+
+def _own_name(variable: Variable) -> str:
+    return str(variable.path.rpartition("/")[2])
 
 
 def _joined(parts: Sequence[ForeignTensor], order: Sequence[int]) -> ForeignTensor:
