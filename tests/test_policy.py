@@ -6,23 +6,30 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import modelkeep as mk
 from key_files import make_key, public_half
-from modelkeep.catalog import Attachment
+from modelkeep.catalog import Attachment, VersionRecord
 from modelkeep.cli.main import main
-from modelkeep.entry import Policy, Refuse, TrustedKey, entry_key
-from modelkeep.errors import AliasNotFound, GateRefused, LedgerDamaged, UsageError
+from modelkeep.entry import Move, Policy, Refuse, TrustedKey, entry_key
+from modelkeep.errors import AliasNotFound, Conflict, GateRefused, LedgerDamaged, UsageError
+from modelkeep.fsck import fsck
 from modelkeep.ledger import State, check
 from modelkeep.registry import Registry
+from modelkeep.report import Finding, Report, Severity
 from modelkeep.snapshots import EVERY
 from modelkeep.storage import marker
 from modelkeep.storage.blobs import blob_key
 from modelkeep.storage.local import LocalStore
+from modelkeep.storage.memory import MemoryStore
 from small_versions import publish
 
 
@@ -279,6 +286,60 @@ def test_a_key_that_is_not_what_its_id_says_does_not_count(keep: mk.Keep, ada: P
     keep.sign("sentiment:1.0.0", key=grace)
     with pytest.raises(GateRefused):
         keep.promote("sentiment:1.0.0", "production")
+
+
+def test_a_policy_that_comes_while_an_alias_is_being_moved_is_obeyed(keep: mk.Keep, ada: Path) -> None:
+    def meanwhile(_: object) -> None:
+        mk.open(LocalStore(keep.store.root)).policy("sentiment@production", keys=public_half(ada))
+
+    with pytest.raises(GateRefused):
+        keep._registry.promote("sentiment:1.0.0", "production", judge=meanwhile)
+    assert not keep.models()[0].aliases
+
+
+SOMEBODY = TrustedKey(id="0" * 64, name="somebody", pem="x")
+steps = st.one_of(
+    st.tuples(st.just("sign"), st.sampled_from(["1.0.0", "1.1.0", "1.2.0"])),
+    st.tuples(st.just("policy"), st.sampled_from(["production", "prod*", "*"]), st.sampled_from([0, 1])),
+    st.tuples(
+        st.just("promote"), st.sampled_from(["1.0.0", "1.1.0", "1.2.0"]), st.sampled_from(["production", "test"])
+    ),
+    st.tuples(st.just("split"), st.sampled_from(["production", "test"])),
+    st.tuples(st.just("rollback"), st.sampled_from(["production", "test"])),
+)
+
+
+@given(st.lists(steps, max_size=30))
+def test_in_no_history_does_an_alias_under_a_policy_move_to_what_is_not_signed(history: list[tuple[Any, ...]]) -> None:
+    signed: set[str] = set()
+
+    def guard(_: Registry, model: str, alias: str, policies: tuple[Policy, ...], record: VersionRecord) -> None:
+        if record.version not in signed:
+            results = Finding("policy", Severity.FAILURE, "not signed", "signed", {"values": {}})
+            Report(f"{model}@{alias}", (results,), GateRefused).raise_for_failures()
+
+    registry = Registry(MemoryStore(), guard=guard)
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        publish(registry, "m", version, part=version.encode())
+    for step in history:
+        before = registry.ledgers.state("m")
+        with suppress(GateRefused, Conflict, AliasNotFound):
+            match step:
+                case ("sign", version):
+                    signed.add(version)
+                case ("policy", pattern, required):
+                    keys = (SOMEBODY,) * required
+                    registry.set_policy("m", Policy(aliases=pattern, keys=keys, required=required))
+                case ("promote", version, alias):
+                    registry.promote(f"m:{version}", alias)
+                case ("split", alias):
+                    registry.split("m", alias, {"1.0.0": 50, "1.2.0": 50})
+                case ("rollback", alias):
+                    registry.rollback("m", alias)
+        for entry in list(registry.ledgers.entries("m"))[before.seq :]:
+            if isinstance(entry.action, Move) and before.policies_for(entry.action.alias):
+                assert set(entry.action.targets) <= signed
+    assert fsck(registry).ok
 
 
 # --- the command line
