@@ -4,7 +4,7 @@
 form                      how a tensor finds its variable
 ========================  ==========================================================================================
 ``weights_h5``            by its path in the model, as Keras 3 numbers it (:mod:`modelkeep.live.reading.store`)
-``legacy_weights_h5``     by its layer, and its place in it (:mod:`modelkeep.live.reading.legacy_weights`)
+``legacy_weights_h5``     by its layer, of that name or place, and in it by its place (:mod:`.legacy_weights`)
 ``safetensors``, ``npz``  by name: its layers' names and its own, or its path in the model or in Keras' files;
                           where these differ in nothing but the numbers of automatic names, in order
 ========================  ==========================================================================================
@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -25,7 +26,7 @@ from modelkeep.errors import UsageError
 from modelkeep.formats.contents import Contents
 from modelkeep.live import internals, matching
 from modelkeep.live.internals import Variable
-from modelkeep.live.reading import Read, h5, store
+from modelkeep.live.reading import Read, legacy_weights, store
 from modelkeep.live.variables import inventory, own_name, without_number
 from modelkeep.report import Finding, Severity
 
@@ -61,8 +62,41 @@ def _by_path(model: keras.Model, contents: Contents, skip: Sequence[str]) -> tup
     return store.fill(model, contents, skip=skip)
 
 
+# --- by layer
+
+
 def _by_layer(model: keras.Model, contents: Contents, skip: Sequence[str]) -> tuple[Finding, ...]:
-    return h5.fill(model, contents, skip=skip)
+    names = [entry["layer"] for entry in contents.details["layers"] if entry["weights"]]
+    partners, findings = _partners(names, [layer for layer in model.layers if layer.weights])
+    plan = legacy_weights.plan(model, contents, renamed=partners)
+    report = matching.assign(plan.pairs, missing=plan.missing, unused=plan.unused, skip=skip)
+    for _, node in internals.walk(model):
+        internals.finish(node)
+    return (*report.findings, *plan.findings, *findings)
+
+
+def _partners(names: list[str], layers: list[keras.Layer]) -> tuple[dict[str, str], tuple[Finding, ...]]:
+    """For each layer, by its name, what it is called in the file (nothing, where it is not there); how that was found.
+
+    Chosen names go before everything; automatic ones, which count through a process, tell no more than a class.
+    """
+    here = [layer.name for layer in layers]
+    chosen = {layer.name for layer in layers if internals.given_name(layer) is not None}
+    if set(names) == set(here):
+        return {name: name for name in here}, ()
+    if not chosen.intersection(names):
+        partners = dict(zip_longest(here, names[: len(here)], fillvalue=""))
+        return partners, (_order(f"{len(names)} layers of other names were matched in order"),)
+    partners = {name: name if name in names else "" for name in here}
+    for stem in {without_number(name) for name in here if name not in chosen}:
+        mine = [name for name in here if name not in chosen and without_number(name) == stem]
+        theirs = [name for name in names if name not in chosen and without_number(name) == stem]
+        partners |= dict(zip_longest(mine, theirs[: len(mine)], fillvalue=""))
+    return partners, (_order("layers that Keras named itself were matched in order"),)
+
+
+def _order(text: str) -> Finding:
+    return Finding("weights-order", Severity.NOTE, text)
 
 
 # --- by name
@@ -98,8 +132,7 @@ def _names(
     by_rank = _by_rank(model, names, wanted)
     if not by_rank:
         return best, ()
-    text = "layers that Keras named itself were matched in the order of their numbers"
-    return by_rank, (Finding("weights-order", Severity.NOTE, text),)
+    return by_rank, (_order("layers that Keras named itself were matched in the order of their numbers"),)
 
 
 def names_of(model: keras.Model, variables: Iterable[str]) -> dict[str, str]:
