@@ -88,7 +88,7 @@ class Keep:
 
     def save(
         self,
-        model: keras.Model,
+        model: keras.Model | Opened,
         name: str,
         *,
         version: str | None = None,
@@ -112,6 +112,9 @@ class Keep:
     ) -> Version:
         """Publish a trained model as a version, whole, after it has come back from the store and answered the same.
 
+        A file that ``mk.load`` opened may stand in its place; where it holds no Keras model, the version is a servable
+        one: the file itself, with what its engine answers.
+
         The number is ``version``, or the newest one bumped (``minor`` unless told otherwise; the first is
         1.0.0). ``golden`` are example inputs: of the network, or raw ones of the ``pipeline``; without them a
         few are made up from the model's signature. ``gates`` are conditions to meet, expressions or functions of
@@ -124,8 +127,10 @@ class Keep:
         """
         with keras_at_hand():
             from modelkeep.live import saving
+            from modelkeep.live.opening import Opened
 
         name = model_name(name)
+        source = model if isinstance(model, Opened) else source
         facts = saving.Facts(
             metrics=_values("metrics", metrics),
             metadata=_values("metadata", metadata),
@@ -144,13 +149,7 @@ class Keep:
             check=check,
             gates=gates,
         )
-        marker.ensure(self.store)
-        record = saving.save(
-            self._registry,
-            model,
-            name,
-            facts,
-            terms,
+        how = saving.Publishing(
             version=version,
             bump=bump,
             others=partial(self._values_of_other, name, parent),
@@ -158,6 +157,12 @@ class Keep:
             reason=reason,
             progress=self._progress,
         )
+        marker.ensure(self.store)
+        if isinstance(model, Opened) and model.network is None:
+            record = saving.save_servable(self._registry, model, name, facts, terms, **how)
+        else:
+            network = model.model if isinstance(model, Opened) else model
+            record = saving.save(self._registry, network, name, facts, terms, **how)
         return self._registry.version(name, record)
 
     def add(
@@ -177,8 +182,7 @@ class Keep:
 
         It is scanned first. A bundle is checked to the last byte and keeps its name, number and digest; it takes no
         other arguments than ``allow``, ``limits`` and ``reason``. Any other file needs a ``name`` and takes whatever
-        :meth:`save` takes, or :meth:`save` of a servable version where it holds no Keras model (ONNX, LiteRT,
-        OpenVINO, a SavedModel that only serves). Weights alone need an ``architecture``: a ref, a file or a model.
+        :meth:`save` takes. Weights alone need an ``architecture``: a ref, a file or a model.
         The rest is as for :func:`modelkeep.load`.
 
         Raises what :func:`modelkeep.load` and :meth:`save` raise.
@@ -188,8 +192,8 @@ class Keep:
             from modelkeep.safety.scanning import scan
 
             scan(path, limits=limits, allow=allow).raise_for_failures()
-            opening = {"architecture": architecture, "custom_objects": custom_objects, "trust": trust, "skip": skip}
-            return self._add_bundle(path, name, **opening, **options)
+            beside = {"architecture": architecture, "custom_objects": custom_objects, "trust": trust, "skip": skip}
+            return self._add_bundle(path, name, {**beside, **options})
         if name is None:
             raise UsageError(
                 f"{path.name} does not say what the model is called", hint="give a name: keep.add(path, name)"
@@ -206,9 +210,7 @@ class Keep:
             allow=allow,
             limits=limits,
         )
-        if opened.network is None:
-            return self._add_servable(opened, name, **options)
-        return self.save(opened.network, name, source=opened, **options)
+        return self.save(opened, name, **options)
 
     def _architecture(self, given: Any) -> Any:
         """A file or a model as it is; a ref as the model it names."""
@@ -216,9 +218,10 @@ class Keep:
             return self.load(given, compile=True).model
         return given
 
-    def _add_bundle(self, path: Path, name: str | None, *, reason: str | None = None, **options: Any) -> Version:
+    def _add_bundle(self, path: Path, name: str | None, options: dict[str, Any]) -> Version:
         from modelkeep.formats import bundle
 
+        reason = options.pop("reason", None)
         given = [key for key, value in {"name": name, **options}.items() if not _is_empty(value)]
         if given:
             raise UsageError(
@@ -314,8 +317,11 @@ class Keep:
             bundle.write(blobs.get(version.digest), blobs, to, overwrite=overwrite, progress=self._progress)
             return Exported(to, form, Report(f"{version.ref} as a bundle"))
         with keras_at_hand():
-            from modelkeep.live import exporting
+            from modelkeep.live import exporting, servable
 
+        if version.kind == "servable":
+            servable.write(version.manifest, self._registry.blobs, form, to, overwrite=overwrite)
+            return Exported(to, form, Report(f"{version.ref} as it was taken in"))
         loaded = self.load(version.ref, custom_objects=custom_objects, trust=trust)
         report = exporting.export(
             loaded.model,

@@ -180,7 +180,11 @@ class GateResult(_Record, frozen=True, kw_only=True):
 
 
 class Manifest(_Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Everything a version is. ``kind`` is ``whole`` or ``weights`` (no architecture kept)."""
+    """Everything a version is.
+
+    ``kind`` is ``whole``, ``weights`` (no architecture kept), or ``servable`` (files of a form that answers and holds
+    no Keras model, as parts ``servable/…``).
+    """
 
     format: int = FORMAT
     model: str

@@ -22,7 +22,7 @@ class Version:
     model: str
     version: SemVer
     digest: str  # of the manifest: the version's identity
-    kind: str  # "whole", or "weights" where no architecture was kept
+    kind: str  # "whole", "weights" where no architecture was kept, "servable" where there is no Keras model
     size: int  # bytes of everything it is made of
     new_bytes: int  # bytes that its save added to the store
     parameters: int

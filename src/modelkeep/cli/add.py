@@ -115,6 +115,8 @@ def run(
     """
     from modelkeep.cli.examples import read as examples
 
+    # A bundle is checked to the last byte anyway, and takes no such argument.
+    unchecked: dict[str, Any] = {"check": False} if no_check else {}
     added = keep.add(
         path,
         model,
@@ -138,8 +140,7 @@ def run(
         custom_objects=custom_objects,
         trust=trust,
         reason=reason,
-        # A bundle, which is checked to the last byte anyway, takes no such argument.
-        **({"check": False} if no_check else {}),
+        **unchecked,
     )
     return Answer(shapes.Version.of(added), [Lines(str(added))])
 

@@ -21,10 +21,18 @@ _TELLING = (
     "units", "filters", "kernel_size", "strides", "pool_size", "padding", "dilation_rate", "depth_multiplier", "groups",
     "input_dim", "output_dim", "num_heads", "key_dim", "max_tokens", "output_sequence_length", "output_mode",
     "activation", "recurrent_activation", "return_sequences", "return_state", "bidirectional", "merge_mode", "stateful",
-    "rate", "dropout", "axis", "epsilon", "target_shape", "dims", "n", "size", "height", "width", "scale", "offset",
+    "rate", "dropout", "axis", "target_shape", "dims", "n", "size", "height", "width", "scale", "offset",
     "mask_zero", "use_bias", "function", "quantization_mode",
 )  # fmt: skip
-_SILENT = {"padding": "valid", "dilation_rate": (1, 1), "groups": 1, "use_bias": True, "activation": "linear"}
+_SILENT = {
+    "padding": "valid",
+    "dilation_rate": (1, 1),
+    "groups": 1,
+    "use_bias": True,
+    "activation": "linear",
+    "scale": True,
+    "axis": -1,
+}
 
 Config = Mapping[str, Any]
 History = tuple[str, int, int]  # layer, node, tensor

@@ -158,7 +158,8 @@ def _lines(layer: LayerFacts) -> tuple[str, ...]:
         "" if layer.output_shape is None else " × ".join("?" if n is None else str(n) for n in layer.output_shape[1:])
     )
     counted = f"{layer.parameters:,} parameters" if layer.parameters else ""
-    within = f"{len(layer.layers)} layers within" if layer.layers else ""
+    inner = sum(one.class_name != "InputLayer" for one in layer.layers)
+    within = f"{inner} layers within" if inner > 1 else ""
     return tuple(_cut(line) for line in (layer.name, layer.class_name, shape, counted, within) if line)
 
 

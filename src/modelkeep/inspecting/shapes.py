@@ -41,7 +41,7 @@ def output_shape(class_name: str, config: Config, inputs: Sequence[Shape]) -> Sh
 # --- how lengths change
 
 
-def _convolved(length: Length, size: int, stride: int, dilation: int, padding: str) -> Length:
+def _convolved(padding: str, length: Length, size: int, stride: int, dilation: int = 1) -> Length:
     if length is None:
         return None
     if padding == "same":
@@ -50,7 +50,7 @@ def _convolved(length: Length, size: int, stride: int, dilation: int, padding: s
     return (length + (reach if padding == "causal" else 0) - reach - 1) // stride + 1
 
 
-def _grown(length: Length, size: int, stride: int, padding: str) -> Length:
+def _grown(padding: str, length: Length, size: int, stride: int) -> Length:
     if length is None:
         return None
     return length * stride if padding == "same" else length * stride + max(size - stride, 0)
@@ -91,10 +91,7 @@ def _conv(config: Config, inputs: Sequence[Shape]) -> Shape:
     sizes, strides = _sequence(config["kernel_size"], rank), _sequence(config.get("strides", 1), rank)
     dilations = _sequence(config.get("dilation_rate", 1), rank)
     padding = config.get("padding", "valid")
-    lengths = [
-        _convolved(length, *how, padding)
-        for length, *how in zip(shape[start:end], sizes, strides, dilations, strict=True)
-    ]
+    lengths = [_convolved(padding, *how) for how in zip(shape[start:end], sizes, strides, dilations, strict=True)]
     return _with_spatial(shape, config, lengths, config["filters"])
 
 
@@ -113,7 +110,7 @@ def _transpose(config: Config, inputs: Sequence[Shape]) -> Shape:
     if config.get("output_padding") is not None or _sequence(config.get("dilation_rate", 1), rank) != (1,) * rank:
         raise ValueError
     padding = config.get("padding", "valid")
-    lengths = [_grown(length, *how, padding) for length, *how in zip(shape[start:end], sizes, strides, strict=True)]
+    lengths = [_grown(padding, *how) for how in zip(shape[start:end], sizes, strides, strict=True)]
     return _with_spatial(shape, config, lengths, config["filters"])
 
 
@@ -124,9 +121,7 @@ def _pool(config: Config, inputs: Sequence[Shape]) -> Shape:
     size = config.get("pool_size", config.get("pool_length", 2))
     sizes, strides = _sequence(size, rank), _sequence(config.get("strides") or size, rank)
     padding = config.get("padding", "valid")
-    lengths = [
-        _convolved(length, *how, 1, padding) for length, *how in zip(shape[start:end], sizes, strides, strict=True)
-    ]
+    lengths = [_convolved(padding, *how) for how in zip(shape[start:end], sizes, strides, strict=True)]
     return _with_spatial(shape, config, lengths, shape[channel])
 
 

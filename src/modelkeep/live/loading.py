@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from modelkeep import assets as codecs
-from modelkeep.errors import IntegrityError
+from modelkeep.engines.engine import Engine
+from modelkeep.errors import CannotLoad
 from modelkeep.live import custom_objects as customs
-from modelkeep.live import golden
+from modelkeep.live import golden, servable
 from modelkeep.live.restore import restore, restore_into
+from modelkeep.live.servable import by_name
+from modelkeep.live.stored import Stored
 from modelkeep.live.tensors import array
 from modelkeep.manifest import Manifest, Tensor
 from modelkeep.pipeline import Pipeline
@@ -21,28 +24,6 @@ from modelkeep.storage.protocol import Progress
 
 if TYPE_CHECKING:
     import keras
-
-
-class Stored:
-    """A version's parts and tensors by name, each checked against its digest when it is read."""
-
-    def __init__(self, manifest: Manifest, blobs: Blobs) -> None:
-        self._parts = {part.name: part for part in manifest.parts}
-        self._tensors = {tensor.name: tensor for tensor in manifest.tensors}
-        self._blobs = blobs
-
-    def part(self, name: str) -> bytes:
-        """A part's bytes. Raises IntegrityError where the manifest has none of that name."""
-        if name not in self._parts:
-            raise IntegrityError(f"the manifest has no part {name!r}", hint="run: modelkeep fsck")
-        return self._blobs.get(self._parts[name].digest, limit=self._parts[name].size)
-
-    def tensor(self, name: str) -> tuple[Tensor, memoryview]:
-        """A tensor's record and private bytes. Raises IntegrityError where the manifest has none of that name."""
-        if name not in self._tensors:
-            raise IntegrityError(f"the manifest has no tensor {name!r}", hint="run: modelkeep fsck")
-        tensor = self._tensors[name]
-        return tensor, self._blobs.map([tensor]).views[name]
 
 
 class Assets(Mapping[str, Any]):
@@ -76,16 +57,25 @@ class Loaded:
     """
 
     manifest: Manifest
-    network: keras.Model
+    network: keras.Model | None
     assets: Assets
     findings: tuple[Finding, ...]
     _mapped: Mapped
     _stored: Stored
+    engine: Engine | None = None  # what answers in a servable version, which holds no Keras model
 
     @property
     def model(self) -> keras.Model:
-        """The Keras model, compiled if it was. With ``verify="lazy"`` raises IntegrityError once damage is known."""
+        """The Keras model, compiled if it was.
+
+        With ``verify="lazy"`` raises IntegrityError once damage is known; CannotLoad for a servable version.
+        """
         self._mapped.raise_if_damaged()
+        if self.network is None:
+            raise CannotLoad(
+                f"{self.manifest.model}:{self.manifest.version} holds no Keras model, only a form that serves",
+                hint="it answers all the same: use .predict",
+            )
         return self.network
 
     @cached_property
@@ -105,7 +95,7 @@ class Loaded:
         Without a pipeline: arrays in the network's own shapes and dtypes, to arrays. Raises
         UsageError where an input does not fit the first step.
         """
-        return answer(self.model, self.pipeline, self.assets, raw)
+        return _through(self.pipeline, self.assets, raw, self._network_answer)
 
     @property
     def examples(self) -> Any:
@@ -138,18 +128,22 @@ class Loaded:
             self._golden_arrays,
             self._stored.part,
             same_backend=same_backend,
-            computed_in=golden.computed_in(self.network),
+            computed_in=() if self.network is None else golden.computed_in(self.network),
         )
 
     def _network_answer(self, inputs: Any) -> Any:
+        if self.engine is not None:
+            return self.engine.run(by_name(self.engine.signature, inputs))
         return golden.outputs_of(self.model, inputs)
 
 
 def answer(model: keras.Model, pipeline: Pipeline | None, assets: Mapping[str, Any], raw: Any) -> Any:
     """What the whole of a version answers to raw input."""
-    if pipeline is None:
-        return golden.outputs_of(model, raw)
-    return pipeline.finish(golden.outputs_of(model, pipeline.prepare(raw, assets)), assets)
+    return _through(pipeline, assets, raw, lambda inputs: golden.outputs_of(model, inputs))
+
+
+def _through(pipeline: Pipeline | None, assets: Mapping[str, Any], raw: Any, network: Callable[[Any], Any]) -> Any:
+    return network(raw) if pipeline is None else pipeline.finish(network(pipeline.prepare(raw, assets)), assets)
 
 
 def load(
@@ -168,6 +162,8 @@ def load(
     ``objects`` are custom objects found already, by the names its config uses. Raises CannotLoad for a version
     kept weights-only, MissingCustomObjects, UnsafeContent, CannotRebuild, NotFaithful, IntegrityError.
     """
+    if manifest.kind == "servable":
+        return _load_servable(manifest, blobs, trust)
     findings: tuple[Finding, ...] = ()
     if objects is None:
         objects, findings = customs.resolve(manifest.custom_objects, custom_objects=custom_objects, trust=trust)
@@ -178,6 +174,12 @@ def load(
     if loaded.pipeline is not None:
         loaded.pipeline.check_steps(trust)
     return loaded
+
+
+def _load_servable(manifest: Manifest, blobs: Blobs, trust: Sequence[str]) -> Loaded:
+    stored = Stored(manifest, blobs)
+    engine = servable.open_parts(manifest, blobs)
+    return Loaded(manifest, None, Assets(manifest, stored, trust), (), blobs.map(()), stored, engine)
 
 
 def load_into(

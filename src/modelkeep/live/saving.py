@@ -8,12 +8,14 @@ no version behind, only blobs that nothing refers to.
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from msgspec.structs import replace
 
@@ -24,7 +26,7 @@ from modelkeep.catalog import VersionRecord
 from modelkeep.entry import Publish, fitting
 from modelkeep.errors import NotFaithful
 from modelkeep.expressions import values_of
-from modelkeep.live import environment, golden
+from modelkeep.live import environment, golden, servable
 from modelkeep.live.audit import audit
 from modelkeep.live.capture import Captured, capture
 from modelkeep.live.loading import Loaded, answer, load
@@ -35,12 +37,15 @@ from modelkeep.refs import SemVer
 from modelkeep.registry import Bump, Registry
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.storage.blobs import Blobs, TensorSource
-from modelkeep.storage.protocol import Progress
+from modelkeep.storage.protocol import Buffer, Progress
 
 if TYPE_CHECKING:
     import keras
 
+    from modelkeep.live.opening import Opened
+
 PIPELINE = "pipeline.json"
+_WRITER = f"modelkeep {modelkeep.__version__}"
 _MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain"}
 
 Others = Callable[[str], Mapping[str, Any] | None]
@@ -78,49 +83,86 @@ class _Gathered:
     """A version in memory: what would be written, and what it says of itself so far."""
 
     manifest: Manifest  # without parts and tensors
-    parts: Mapping[str, bytes]
+    parts: Mapping[str, Buffer]
     tensors: Sequence[TensorSource]
     objects: Mapping[str, object]
     doubts: tuple[Finding, ...]  # what may be lost, as far as can be told without rebuilding
 
 
 def save(
-    registry: Registry,
-    model: keras.Model,
-    name: str,
-    facts: Facts,
-    terms: Terms,
-    *,
-    version: str | None = None,
-    bump: Bump | None = None,
-    others: Others,
-    known: Mapping[str, tuple[Piece, ...]],
-    reason: str | None = None,
-    progress: Progress | None = None,
+    registry: Registry, model: keras.Model, name: str, facts: Facts, terms: Terms, **how: Unpack[Publishing]
 ) -> VersionRecord:
     """Publish ``model`` as the next version of ``name``.
 
-    ``others`` gives the values of the versions that gates compare with; ``known`` tells where earlier
-    versions' tensors lie. Raises GateRefused, NotFaithful, CannotRebuild, UnsafeContent, UsageError,
-    VersionExists, Conflict, StorageError; nothing is published then.
+    Raises GateRefused, NotFaithful, CannotRebuild, UnsafeContent, UsageError, VersionExists, Conflict, StorageError;
+    nothing is published then.
     """
     judging.check(terms.gates)
-    number = registry.next_version(name, version=version, bump=bump)
+    number = registry.next_version(name, version=how["version"], bump=how["bump"])
     gathered = _gather(model, facts, terms)
+
+    def come_back(manifest: Manifest) -> tuple[Loaded, tuple[Finding, ...]]:
+        return _come_back(manifest, registry.blobs, model, gathered.objects)
+
+    return _publish(registry, name, number, gathered, terms, come_back, **how)
+
+
+def save_servable(
+    registry: Registry, opened: Opened, name: str, facts: Facts, terms: Terms, **how: Unpack[Publishing]
+) -> VersionRecord:
+    """Publish a file that holds no Keras model and answers all the same; as :func:`save`."""
+    judging.check(terms.gates)
+    number = registry.next_version(name, version=how["version"], bump=how["bump"])
+    gathered = _gather_servable(opened, facts, terms)
+
+    def come_back(manifest: Manifest) -> tuple[Loaded, tuple[Finding, ...]]:
+        loaded = load(manifest, registry.blobs)
+        loaded.replay(same_backend=True).raise_for_failures()
+        return loaded, ()
+
+    return _publish(registry, name, number, gathered, terms, come_back, **how)
+
+
+class Publishing(TypedDict):
+    """How a version is published: its number, what gates compare with, where earlier tensors lie."""
+
+    version: str | None
+    bump: Bump | None
+    others: Others
+    known: Mapping[str, tuple[Piece, ...]]
+    reason: str | None
+    progress: Progress | None
+
+
+def _publish(
+    registry: Registry,
+    name: str,
+    number: SemVer,
+    gathered: _Gathered,
+    terms: Terms,
+    come_back: Callable[[Manifest], tuple[Loaded, tuple[Finding, ...]]],
+    *,
+    version: str | None,
+    bump: Bump | None,
+    others: Others,
+    known: Mapping[str, tuple[Piece, ...]],
+    reason: str | None,
+    progress: Progress | None,
+) -> VersionRecord:
     _judge_early(registry, name, number, gathered, terms.gates, others)
     started = time.monotonic()
     manifest, new_bytes = _store(gathered, registry.blobs, known, progress)
-    come_back: list[Loaded] = []
+    back: list[Loaded] = []
     lost = gathered.doubts
-    if terms.check and manifest.kind == "whole":
-        rebuilt, lost = _come_back(manifest, registry.blobs, model, gathered.objects)
-        come_back.append(rebuilt)
+    if terms.check and manifest.kind != "weights":
+        rebuilt, lost = come_back(manifest)
+        back.append(rebuilt)
     manifest = replace(manifest, notices=(*manifest.notices, *_notices(lost)))
 
     def loaded() -> Loaded:
-        if not come_back:
-            come_back.append(load(manifest, registry.blobs, objects=gathered.objects))
-        return come_back[0]
+        if not back:
+            back.append(load(manifest, registry.blobs, objects=gathered.objects))
+        return back[0]
 
     def build(number: SemVer) -> Manifest:
         candidate = replace(manifest, model=name, version=str(number), created=_now())
@@ -167,8 +209,74 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
     doubts = audit(model, architecture=terms.architecture)
     found = (*captured.findings, *golden.non_finite(model, allow=terms.allow_non_finite), *examples.findings)
     _refuse("this model cannot be kept as it is", (*doubts, *found))
+    return _with_facts(
+        facts,
+        Manifest(
+            model="draft",
+            version="0.0.0",  # until the ledger gives it
+            created=_now(),
+            writer=_WRITER,
+            kind=captured.kind,
+            parameters=captured.parameters,
+            trainable_parameters=captured.trainable_parameters,
+            environment=environment.here(captured.custom_objects),
+            signature=captured.signature,
+            golden=examples.golden,
+            custom_objects=captured.custom_objects,
+            notices=_notices((*facts.found, *found)),
+        ),
+        captured.parts,
+        captured.tensors,
+        examples,
+        objects=captured.objects,
+        doubts=doubts,
+    )
+
+
+def _gather_servable(opened: Opened, facts: Facts, terms: Terms) -> _Gathered:
+    """The files of a servable form, mapped, and what its engine answers."""
+    assert opened.engine is not None
+    given = servable.gather(opened.contents, opened.engine, facts.golden)
+    _refuse("this model cannot be kept as it is", given.recorded.findings)
+    return _with_facts(
+        facts,
+        Manifest(
+            model="draft",
+            version="0.0.0",
+            created=_now(),
+            writer=_WRITER,
+            kind="servable",
+            parameters=opened.contents.parameters,
+            environment=environment.here(()),
+            signature=given.signature,
+            golden=given.recorded.golden,
+            notices=_notices((*facts.found, *given.recorded.findings)),
+        ),
+        {name: _mapped(file) for name, file in given.parts.items()},
+        (),
+        given.recorded,
+    )
+
+
+def _mapped(file: Path) -> Buffer:
+    """The bytes of a file, read as they are written into the store."""
+    with file.open("rb") as opened:
+        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)) if file.stat().st_size else b""
+
+
+def _with_facts(
+    facts: Facts,
+    manifest: Manifest,
+    own_parts: Mapping[str, Buffer],
+    own_tensors: Sequence[TensorSource],
+    examples: golden.Recorded,
+    *,
+    objects: Mapping[str, object] | None = None,
+    doubts: tuple[Finding, ...] = (),
+) -> _Gathered:
+    """What was read from the model, with all that the user says of it."""
     packed = [codecs.pack(name, value) for name, value in facts.assets.items()]
-    parts = dict(captured.parts)
+    parts: dict[str, Buffer] = dict(own_parts)
     arrays: dict[str, Any] = {}
     for asset in packed:
         parts.update(asset.parts)
@@ -178,32 +286,21 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
         parts[PIPELINE] = facts.pipeline.to_json()
     parts.update(examples.parts)
     arrays.update(examples.arrays)
-    manifest = Manifest(
-        model="draft",
-        version="0.0.0",  # until the ledger gives it
-        created=_now(),
-        writer=f"modelkeep {modelkeep.__version__}",
-        kind=captured.kind,
-        parameters=captured.parameters,
-        trainable_parameters=captured.trainable_parameters,
+    manifest = replace(
+        manifest,
         metrics=dict(facts.metrics),
         metadata=dict(facts.metadata),
         tags=tuple(sorted(set(facts.tags))),
         note=facts.note,
-        environment=environment.here(captured.custom_objects),
         lineage=facts.lineage,
-        signature=captured.signature,
-        golden=examples.golden,
         assets=tuple(asset.asset for asset in packed),
         pipeline=None if facts.pipeline is None else PIPELINE,
-        custom_objects=captured.custom_objects,
-        notices=_notices((*facts.found, *found)),
     )
     # Metrics and metadata without a JSON form, or too large, are refused here, before anything is written.
     canonical_json(manifest)
     fitting(Publish.of(manifest, "", new_bytes=0))
-    tensors = (*captured.tensors, *(array_source(name, array) for name, array in arrays.items()))
-    return _Gathered(manifest, parts, tensors, captured.objects, doubts)
+    tensors = (*own_tensors, *(array_source(name, array) for name, array in arrays.items()))
+    return _Gathered(manifest, parts, tensors, objects or {}, doubts)
 
 
 def _examples(model: keras.Model, captured: Captured, facts: Facts, terms: Terms) -> golden.Recorded:

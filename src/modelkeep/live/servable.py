@@ -5,6 +5,8 @@ Their files are kept as parts, byte by byte, under ``servable/<form>/``. What th
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
@@ -18,12 +20,12 @@ import numpy as np
 from modelkeep.engines.engine import Engine, open_engine
 from modelkeep.errors import IntegrityError, ModelkeepError, UsageError
 from modelkeep.formats.contents import Contents
+from modelkeep.formats.durable import new_file, new_folder
 from modelkeep.live import golden
 from modelkeep.live.arrays import Array, to_arrays
-from modelkeep.live.loading import Stored
-from modelkeep.live.tensors import array, numpy_dtype
+from modelkeep.live.tensors import numpy_dtype
 from modelkeep.manifest import Manifest, Signature, TensorSpec
-from modelkeep.report import Finding, Report, Severity
+from modelkeep.report import Finding, Severity
 from modelkeep.storage.blobs import Blobs
 
 PREFIX = "servable/"
@@ -69,7 +71,7 @@ def _files(contents: Contents) -> Iterator[tuple[str, Path]]:
 
 def _recorded(engine: Engine, examples: Any) -> golden.Recorded:
     if examples is not None:
-        return golden.record(engine.run, _by_name(engine.signature, examples))
+        return golden.record(engine.run, by_name(engine.signature, examples))
     try:
         made = golden.record(engine.run, {spec.name: _made_up(spec) for spec in engine.signature.inputs})
     except ModelkeepError as error:
@@ -79,7 +81,8 @@ def _recorded(engine: Engine, examples: Any) -> golden.Recorded:
     return replace(made, golden=msgspec.structs.replace(made.golden, probe=True), findings=())
 
 
-def _by_name(signature: Signature, examples: Any) -> dict[str, Array]:
+def by_name(signature: Signature, examples: Any) -> dict[str, Array]:
+    """Inputs by name, as an engine takes them. Raises UsageError where a lone array could be any of several."""
     arrays = to_arrays(examples)
     if not isinstance(arrays, Mapping):
         if len(signature.inputs) != 1 or isinstance(arrays, list):
@@ -139,15 +142,23 @@ def _unpack(manifest: Manifest, blobs: Blobs, folder: Path) -> tuple[str, Path]:
     return form, folder / form / _ENTRIES.get(form, "")
 
 
-def replay(manifest: Manifest, blobs: Blobs, engine: Engine) -> Report:
-    """Give the golden inputs to the engine and compare its answers with those recorded."""
-    if manifest.golden is None:
-        note = Finding("golden", Severity.NOTE, "no golden examples were kept")
-        return Report(f"golden examples of {manifest.model}:{manifest.version}", (note,))
-    stored = Stored(manifest, blobs)
-    arrays = {
-        tensor.name: array(tensor, stored.tensor(tensor.name)[1])
-        for tensor in manifest.tensors
-        if tensor.name.startswith("golden/")
-    }
-    return golden.replay(engine.run, manifest.golden, arrays, stored.part, same_backend=False)
+def write(manifest: Manifest, blobs: Blobs, form: str, to: Path, *, overwrite: bool = False) -> None:
+    """Write the files of a servable version as they were taken in.
+
+    Raises UsageError for another form than its own, AlreadyExists unless ``overwrite``, IntegrityError, StorageError.
+    """
+    with tempfile.TemporaryDirectory(prefix="modelkeep-") as scratch:
+        own, path = _unpack(manifest, blobs, Path(scratch))
+        if own != form:
+            raise UsageError(
+                f"{manifest.model}:{manifest.version} holds no Keras model, so it can only be written as it is",
+                found=form,
+                expected=f"{own}, or bundle",
+            )
+        if path.parent == Path(scratch, own) and len(list(path.parent.iterdir())) == 1 and path.is_file():
+            with new_file(to, overwrite=overwrite) as file, path.open("rb") as source:
+                while piece := source.read(2**24):
+                    os.write(file, piece)
+            return
+        with new_folder(to, overwrite=overwrite) as folder:
+            shutil.copytree(Path(scratch, own), folder, dirs_exist_ok=True)
