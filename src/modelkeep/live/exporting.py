@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,15 +33,16 @@ from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
 from modelkeep.errors import CannotLoad, MissingExtra, ModelkeepError, NotFaithful, UnsafeContent, UsageError
 from modelkeep.formats.durable import new_file, new_folder
+from modelkeep.formats.saved_model import OWN
 from modelkeep.live import rebuilding
 from modelkeep.live.arrays import to_arrays
 from modelkeep.live.golden import Predict
 from modelkeep.live.interface import interface
 from modelkeep.live.probes import probes
-from modelkeep.live.replaying import Batch, batches, changes, compare
+from modelkeep.live.replaying import Examples, changes, compare, examples_of
 from modelkeep.live.signature import signature as signature_of
 from modelkeep.live.tensors import numpy_dtype
-from modelkeep.live.writing import saved_model
+from modelkeep.live.writing import keras_archive, saved_model
 from modelkeep.live.writing.tracing import by_name, nested
 from modelkeep.manifest import Signature
 from modelkeep.report import Finding, Report, Severity
@@ -103,11 +104,7 @@ def export(
     the model; nothing is left at ``to`` then. AlreadyExists unless ``overwrite``; MissingExtra, StorageError.
     """
     writer = _writer(form)
-    signature = signature or signature_of(model)
-    inputs = to_arrays(examples) if examples is not None else probes(model, signature)
-    if signature is None or inputs is None:
-        raise UsageError("this model does not tell what it takes", hint="call it once on a batch, then export it")
-    job = _Job(model, form, writer, interface(model, signature, inputs), inputs, options)
+    job = _Job(model, form, writer, _examples(model, form, signature or signature_of(model), examples), options)
     failures: list[ModelkeepError] = []
     with _published(to, writer, overwrite=overwrite) as path:
         for route in _routes(form, writer):
@@ -115,7 +112,20 @@ def export(
                 return job.written(path, route).extended(_tried(failures))
             except (NotFaithful, UsageError, CannotLoad, UnsafeContent) as error:
                 failures.append(error)
-        raise failures[0]
+        raise failures[0] from (failures[-1] if len(failures) > 1 else None)
+
+
+def _examples(model: keras.Model, form: str, signature: Signature | None, given: Any) -> Examples | None:
+    """What is replayed; None for a form that is no more than the model's own parts, where nothing can be made up."""
+    try:
+        inputs = to_arrays(given) if given is not None else probes(model, signature)
+        if signature is None or inputs is None:
+            raise UsageError("this model does not tell what it takes", hint="call it once on a batch, then write it")
+        return examples_of(model, interface(model, signature, inputs), inputs)
+    except UsageError:
+        if form in ENGINES or given is not None:
+            raise
+        return None
 
 
 def _writer(form: str) -> Writer:
@@ -158,46 +168,57 @@ class _Job:
     model: keras.Model
     form: str
     writer: Writer
-    signature: Signature
-    inputs: Any
+    examples: Examples | None
     options: Mapping[str, Any]
-
-    @cached_property
-    def batches(self) -> tuple[list[Batch], list[Finding]]:
-        return batches(self.model, self.signature, self.inputs)
-
-    def written(self, path: Path, route: str) -> Report:
-        """Write at a private path, open it again and compare. Raises NotFaithful."""
-        made, notes = self.batches
-        notes = [*notes, *changes(self.model, made[0].inputs)] if self.runs else notes
-        _clear(path)
-        findings = self._write(path, route)
-        with self._reopened(path) as predict:
-            compared = compare(predict, self.model, self.signature, made, same_backend=not self.runs)
-        report = Report(f"{self.form} replayed", (*compared, *notes, *findings), NotFaithful)
-        report.raise_for_failures()
-        return report
 
     @property
     def runs(self) -> bool:
         """Whether an engine runs the form."""
         return self.form in ENGINES
 
+    @property
+    def signature(self) -> Signature | None:
+        """What the form is to take and give."""
+        return None if self.examples is None else self.examples.signature
+
+    def written(self, path: Path, route: str) -> Report:
+        """Write at a private path, open it again and compare. Raises NotFaithful."""
+        _clear(path)
+        findings = self._write(path, route)
+        with self._reopened(path) as predict:
+            findings = (*self._compared(predict), *findings)
+        report = Report(f"{self.form} replayed", (*findings, *self._beside(path)), NotFaithful)
+        report.raise_for_failures()
+        return report
+
     def _write(self, path: Path, route: str) -> tuple[Finding, ...]:
         arguments = {"form": self.form, "path": str(path), "signature": to_builtins(self.signature), **self.options}
         if route == keras.backend.backend():
-            return (*write_here(self.model, **arguments), *self._beside(path))
+            return write_here(self.model, **arguments)
         found = rebuilding.under(route, self.model, f"{__name__}:write_here", arguments)
-        rebuilt = Finding("export-route", Severity.NOTE, f"written from the model rebuilt under {route}")
-        return (*found, rebuilt, *self._beside(path))
+        return (*found, Finding("export-route", Severity.NOTE, f"written from the model rebuilt under {route}"))
+
+    def _compared(self, predict: Predict) -> list[Finding]:
+        if self.examples is None:
+            return [Finding("export-replay", Severity.NOTE, "no examples: weights alone were compared")]
+        changing = changes(self.model, self.examples) if self.runs else []
+        return [*compare(predict, self.model, self.examples, same_backend=not self.runs), *changing]
 
     def _beside(self, path: Path) -> tuple[Finding, ...]:
-        """What a form that answers cannot hold; a SavedModel takes the rest along, with the optimizer that is here."""
-        if self.form == "saved_model":
-            return saved_model.ride_along(self.model, path)
-        if self.runs:
-            return (_ONLY_ANSWERS,)
-        return ()
+        """What a form that answers cannot hold. A SavedModel takes it along, with the optimizer that is here."""
+        if self.form != "saved_model":
+            return (_ONLY_ANSWERS,) if self.runs else ()
+        assert self.examples is not None
+        found = saved_model.ride_along(self.model, path)
+        own = path / OWN
+        if not own.exists():
+            return found
+        restored = compare(keras_archive.reopen(own, model=self.model), self.model, self.examples, same_backend=True)
+        report = Report("the .keras file inside", tuple(restored), NotFaithful)
+        if report.ok:
+            return found
+        own.unlink()
+        return (*found, saved_model.restores_nothing(report.failures[0].message))
 
     @contextmanager
     def _reopened(self, path: Path) -> Iterator[Predict]:
@@ -207,6 +228,7 @@ class _Job:
             return
         engine = open_engine(self.form, path)
         try:
+            assert self.signature is not None
             _check_names(self.signature, engine.signature)
             yield partial(_answered, engine, self.signature)
         finally:
@@ -238,7 +260,7 @@ def write_here(model: keras.Model, *, form: str, path: str, signature: Any, **op
     module = import_module(f"modelkeep.live.writing.{WRITERS[form].module}")
     try:
         found: tuple[Finding, ...] = module.write(
-            model, Path(path), form=form, signature=convert(signature, Signature), **options
+            model, Path(path), form=form, signature=convert(signature, Signature | None), **options
         )
     except ModelkeepError:
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,11 +33,20 @@ class Batch:
     outputs: dict[str, Array]
 
 
-def batches(model: keras.Model, signature: Signature, inputs: Any) -> tuple[list[Batch], list[Finding]]:
-    """The examples at batch sizes 1, 3 and their own, and one with every unknown axis twice as long.
+@dataclass(frozen=True)
+class Examples:
+    """What a written form has to answer, by the signature it is to have; ``notes`` tell what could not be tried."""
+
+    signature: Signature
+    batches: tuple[Batch, ...]
+    notes: tuple[Finding, ...] = ()
+
+
+def examples_of(model: keras.Model, signature: Signature, inputs: Any) -> Examples:
+    """``inputs`` at batch sizes 1, 3 and their own, and once with every unknown axis twice as long.
 
     A model of a fixed batch size answers at that alone. Where it does not run at another length, though it says that
-    any will do, a note tells so. Raises UsageError for examples that are nothing the model answers.
+    any will do, a note tells so. Raises UsageError for inputs that are nothing the model answers.
     """
     given = rows(inputs)
     counts = sorted({*_BATCHES, given}) if has_open_rows(signature) else [_fixed_rows(signature, given)]
@@ -50,19 +59,19 @@ def batches(model: keras.Model, signature: Signature, inputs: Any) -> tuple[list
         ) from error
     longer = _longer(signature, with_rows(inputs, counts[0]))
     if longer is None:
-        return made, []
+        return Examples(signature, tuple(made))
     try:
         made.append(_batch(model, signature, "twice the length", longer))
     except Exception as error:  # noqa: BLE001 - the model's own code, on inputs it may not be meant for
         message = f"not tried at another length: the model does not run at twice that of the examples ({error})"
-        return made, [Finding(CHECK, Severity.NOTE, message)]
-    return made, []
+        return Examples(signature, tuple(made), (Finding(CHECK, Severity.NOTE, message),))
+    return Examples(signature, tuple(made))
 
 
-def changes(model: keras.Model, inputs: Any) -> list[Finding]:
+def changes(model: keras.Model, examples: Examples) -> list[Finding]:
     """A warning where the model changes as it answers: no form does, each call starts from what the model is now."""
     with internals.unchanged_randomness(), keras.StatelessScope() as scope:
-        model(inputs, training=False)
+        model(examples.batches[0].inputs, training=False)
     variables = inventory(internals.walk(model)).variables
     changed = [name for name, variable in variables.items() if scope.get_current_value(variable) is not None]
     if not changed:
@@ -73,20 +82,18 @@ def changes(model: keras.Model, inputs: Any) -> list[Finding]:
     return [Finding("export-state", Severity.WARNING, message)]
 
 
-def compare(
-    predict: Predict, model: keras.Model, signature: Signature, made: list[Batch], *, same_backend: bool
-) -> list[Finding]:
+def compare(predict: Predict, model: keras.Model, examples: Examples, *, same_backend: bool) -> list[Finding]:
     """One finding for each output: its largest difference in all batches, or why ``predict`` does not run."""
     allowed = Comparison(same_backend, tuple(computed_in(model)))
     worst: dict[str, Finding] = {}
-    for batch in made:
-        for finding in _compared(predict, signature, batch, allowed):
+    for batch in examples.batches:
+        for finding in _compared(predict, examples.signature, batch, allowed):
             if finding.subject not in worst or _badness(finding) > _badness(worst[finding.subject]):
                 worst[finding.subject] = replace(finding, message=f"{finding.message}, at {batch.title}")
-    return [_in_all(finding, made) for finding in worst.values()]
+    return [*(_in_all(finding, examples.batches) for finding in worst.values()), *examples.notes]
 
 
-def _in_all(worst: Finding, made: list[Batch]) -> Finding:
+def _in_all(worst: Finding, made: Sequence[Batch]) -> Finding:
     if _badness(worst) > (False, 0.0):
         return worst
     return replace(worst, message=f"{worst.message.partition(', at ')[0]}, at {', '.join(b.title for b in made)}")

@@ -42,4 +42,9 @@ def ride_along(model: keras.Model, path: Path) -> tuple[Finding, ...]:
         return keras_archive.write(model, own, form="keras")
     except (CannotRebuild, UnsafeContent) as error:
         own.unlink(missing_ok=True)
-        return (Finding("not-held", Severity.NOTE, f"it serves, and restores no Keras model: {error.what}"),)
+        return (restores_nothing(error.what),)
+
+
+def restores_nothing(why: str) -> Finding:
+    """The finding for a folder that serves alone."""
+    return Finding("not-held", Severity.NOTE, f"it serves, and restores no Keras model: {why}")
