@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -62,7 +62,9 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
     with tempfile.TemporaryDirectory(prefix="modelkeep-", ignore_cleanup_errors=True) as folder:
         problems = unpack(place.path, kind, Path(folder), limits)
         inner = replace(limits, nested=limits.nested - 1)
-        with _told_first(problems, place), _model_of(Path(folder), place, kind, problems, inner, thorough) as contents:
+        with ExitStack() as stack:
+            with _told_first(problems, place):
+                contents = stack.enter_context(_model_of(Path(folder), place, kind, problems, inner, thorough))
             yield contents
 
 
