@@ -27,6 +27,7 @@ from modelkeep.report import Finding, Severity
 
 _LAYERS = ("layer-", "layer_with_weights-")  # followed by a number: among all layers, among those with weights
 _COUNTERS = ("iter", "iteration", "_iterations", "iterations")
+_RENAMED = {"depthwise_kernel": "kernel"}  # attributes of Keras 2, by what DepthwiseConv1D and 2D call them since
 _STATE = "_state_var"  # of a random generator of Keras 2
 
 
@@ -156,6 +157,7 @@ class _Walk:
         if isinstance(thing, Mapping):
             return thing.get(name)
         inner = getattr(thing, name, None) if not name.startswith("__") else None
+        inner = getattr(thing, _RENAMED[name], None) if inner is None and name in _RENAMED else inner
         return inner if isinstance(inner, (internals.Variable, keras.Layer, list, tuple, Mapping)) else None
 
     def _layer(self, model: keras.Model, name: str) -> keras.Layer | None:
