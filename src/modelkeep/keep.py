@@ -751,4 +751,4 @@ def _alias(text: str) -> tuple[str, str]:
 def _is_bundle(path: Path) -> bool:
     from modelkeep.formats import bundle
 
-    return bundle.recognise(path)
+    return path.is_file() and bundle.recognise(path)
