@@ -88,10 +88,6 @@ def bundle() -> None:
     tensors = {kind: tf.cast(tf.constant([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]), kind) for kind in kinds}
     texts = tf.constant([["a", ""], ["ä" * 150, "b\0c"]])
     tensors |= {"empty": tf.zeros([0, 3]), "scalar": tf.constant(1.5), "text": texts}
-        "empty": tf.zeros([0, 3]),
-        "scalar": tf.constant(1.5),
-        "text": tf.constant([["a", ""], ["ä" * 150, "b\0c"]]),
-    }
     (HERE / "bundle").mkdir()
     tf.raw_ops.SaveV2(
         prefix=str(HERE / "bundle" / "all"),

@@ -34,9 +34,12 @@ def entries(table: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     if len(table) < _FOOTER or not is_table(bytes(table[-8:])):
         raise IntegrityError("no sorted table: it does not end as one", hint="the file may be cut short")
     footer = table[len(table) - _FOOTER :]
-    _, at = _handle(footer, 0)  # of a block of statistics, always empty
-    (offset, size), _ = _handle(footer, at)
-    last, blocks = None, _block(table, offset, size)
+    statistics, at = _handle(footer, 0)
+    index, at = _handle(footer, at)
+    if any(footer[at : _FOOTER - len(_MAGIC)]):
+        raise IntegrityError("no sorted table: its footer is not filled with zeros")
+    _block(table, *statistics)
+    last, blocks = None, _block(table, *index)
     end = 0
     for _, value in _entries(blocks):
         (offset, size), _ = _handle(value, 0)
