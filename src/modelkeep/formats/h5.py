@@ -352,9 +352,9 @@ def _single(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
 
 
 def _json(attributes: Attributes, key: str, limits: Limits) -> tuple[Any, tuple[Problem, ...]]:
-    text = attributes.get(key)
-    if text is None:
+    if key not in attributes:
         return None, ()
+    text = attributes[key]
     if not isinstance(text, str):
         raise IntegrityError(f"the attribute {key} is no text", found=repr(text)[:80])
     return strict_json.read(text.encode(), what=key, limits=limits)

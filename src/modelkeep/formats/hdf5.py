@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-# JSON values; bytes are text. Empty attributes are None.
+# JSON values; bytes are text. None is an empty attribute, or one that was not read, which a problem tells.
 Attributes = Mapping[str, Any]
 
 
@@ -287,8 +287,9 @@ class _Walk:
         h5a.iterate(owner, add, info=True, order=h5.ITER_NATIVE)
         self._limits.check("attributes", len(sizes), f"{place} has too many attributes")
         self._limits.check("attribute_bytes", sum(sizes.values()), f"{place} has too long attributes")
-        values = {}
+        values: dict[str, Any] = {}
         for name in sorted(sizes):
+            values[_text(name)] = None
             try:
                 values[_text(name)] = _value(h5a.open(owner, name), self._limits)
             except _OddAttribute as odd:
@@ -423,11 +424,15 @@ def _read(opened: Any, path: str, dtype: str, memory_type: Any) -> Array:
         array = np.empty(opened.shape, f"V{memory_type.get_size()}" if raw else dtype)
         if array.size:
             opened.read(h5s.ALL, h5s.ALL, array, memory_type)
-        if dtype != "bfloat16":
-            return array
-        import ml_dtypes
+        return array.view(_bfloat16()) if dtype == "bfloat16" else array
 
-        return array.view(ml_dtypes.bfloat16)
+
+def _bfloat16() -> Any:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise MissingExtra("bfloat16 needs ml_dtypes", hint="pip install 'modelkeep[files]'") from error
+    return ml_dtypes.bfloat16
 
 
 def _refuse(path: str, rule: str) -> Array:
@@ -451,7 +456,7 @@ def _opened(stream: Stream) -> Any:
     try:
         from h5py import h5f, h5p
     except ImportError as error:
-        raise MissingExtra("reading HDF5 files needs h5py", hint="pip install 'modelkeep[tensorflow]'") from error
+        raise MissingExtra("reading HDF5 files needs h5py", hint="pip install 'modelkeep[files]'") from error
 
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
