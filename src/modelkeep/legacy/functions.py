@@ -82,8 +82,6 @@ def named(name: str, argument: str, place: str, notes: list[Note]) -> Any:
     if name in _OPERATIONS:
         notes.append(Note("tensorflow-activation", place, f"{argument} {name} is keras.ops.{name}"))
         return function(name, "keras.ops")
-    if name == "<lambda>":
-        return by_value(None)
     return function(name)
 
 

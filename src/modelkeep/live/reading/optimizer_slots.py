@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 
@@ -52,12 +52,18 @@ _RATES = frozenset({"learning_rate", "current_learning_rate"})
 _NUMBERED = re.compile(r"(^|/)Variable(_\d+)?$")
 
 
+_OTHER_SLOTS = "its slots in the file are others than those of the model"
+
+
 class _DoesNotFit(Exception):
     """Why the state cannot be carried over."""
 
 
 def plan(
-    model: keras.Model, tensors: Sequence[ForeignTensor], by_name: Mapping[str, Variable], trainable: Sequence[Variable]
+    model: keras.Model,
+    tensors: Sequence[ForeignTensor],
+    by_name: Mapping[str, Variable],
+    trainable: Sequence[Variable],
 ) -> tuple[list[Pair], list[Finding]]:
     """Which tensor is which variable of the model's optimizer, whose slots are made here.
 
@@ -71,7 +77,9 @@ def plan(
     slots = {name.removeprefix("optimizer/"): v for name, v in found.variables.items() if name.startswith("optimizer/")}
     paths = {name: found.names[id(variable)].removeprefix("weights/") for name, variable in by_name.items()}
     order = [found.names[id(variable)].removeprefix("weights/") for variable in trainable]
-    reading = _Reading(type(optimizer).__name__, slots, paths, order)
+    # Before Keras 2.1 what was trained was sorted by name, for some time and not for some.
+    by_their_names = [path for _, path in sorted(paths.items()) if path in set(order)]
+    reading = _Reading(type(optimizer).__name__, slots, paths, (order, by_their_names))
     try:
         return reading.pairs(tensors), []
     except _DoesNotFit as reason:
@@ -87,7 +95,7 @@ class _Reading:
     optimizer: str
     slots: Mapping[str, Variable]  # "layers/dense/vars/0/momentum" → the variable
     paths: Mapping[str, str]  # "dense/kernel:0" → "layers/dense/vars/0"
-    order: Sequence[str]  # paths of what was trained
+    orders: tuple[Sequence[str], ...]  # paths of what was trained, in each order that a file may have
 
     def pairs(self, tensors: Sequence[ForeignTensor]) -> list[Pair]:
         words = _SLOTS.get(self.optimizer)
@@ -106,7 +114,7 @@ class _Reading:
         if last in _RATES:
             return None
         if last in _COUNTERS:
-            return self.slots["iteration"], tensor
+            return self.slots["iteration"], _whole(tensor)
         first, _, rest = inner.partition("/")
         before, _, final = inner.rpartition("/")
         for word, weight in ((first, rest), (final, before)):
@@ -116,17 +124,26 @@ class _Reading:
         raise _DoesNotFit(f"{tensor.name} belongs to no weight of the model")
 
     def _by_order(self, tensors: Sequence[ForeignTensor], kinds: Sequence[str]) -> list[Pair]:
+        fitting: list[list[Pair]] = []
+        for order in self.orders:
+            pairs = self._in_order(tensors, kinds, order)
+            if all(tuple(variable.shape) == tensor.shape for variable, tensor in pairs) and pairs not in fitting:
+                fitting.append(pairs)
+        if len(fitting) != 1:
+            raise _DoesNotFit("its slots have no names, and their order does not tell" if fitting else _OTHER_SLOTS)
+        return fitting[0]
+
+    def _in_order(self, tensors: Sequence[ForeignTensor], kinds: Sequence[str], order: Sequence[str]) -> list[Pair]:
         pairs = []
         left = list(tensors)
-        if left and left[0].shape == () and len(left) % max(1, len(self.order)) != 0:
-            pairs.append((self.slots["iteration"], left.pop(0)))
+        if left and left[0].shape == ():
+            pairs.append((self.slots["iteration"], _whole(left.pop(0))))
         for kind in kinds:
-            if f"{self.order[0]}/{kind}" not in self.slots:
-                continue
-            group, left = left[: len(self.order)], left[len(self.order) :]
-            pairs += [(self._slot(path, kind), tensor) for path, tensor in zip(self.order, group, strict=False)]
+            if f"{order[0]}/{kind}" in self.slots:
+                group, left = left[: len(order)], left[len(order) :]
+                pairs += [(self._slot(path, kind), tensor) for path, tensor in zip(order, group, strict=False)]
         if any(tensor.shape not in ((), (1,)) for tensor in left):  # placeholders of slots that are not used
-            raise _DoesNotFit(f"the file has {len(left)} tensors more")
+            raise _DoesNotFit(_OTHER_SLOTS)
         return pairs
 
     def _slot(self, path: str, kind: str) -> Variable:
@@ -142,6 +159,13 @@ class _Reading:
         empty = [name for name, variable in self.slots.items() if id(variable) not in filled]
         if missing := [name for name in empty if name not in ("iteration", "learning_rate")]:
             raise _DoesNotFit(f"the file has nothing for {missing[0]}")
+
+
+def _whole(counter: ForeignTensor) -> ForeignTensor:
+    """A counter of steps, which Keras before 2.1 kept as a float."""
+    if "int" in counter.dtype:
+        return counter
+    return replace(counter, dtype="int64", nbytes=8, read=lambda: counter.read().round().astype("int64"))
 
 
 def _bare(name: str) -> str:
