@@ -22,7 +22,7 @@ from modelkeep.live.signature import signature as signature_of
 from modelkeep.live.tensors import numpy_dtype
 from modelkeep.live.writing.tracing import by_name, nested
 from modelkeep.manifest import Signature
-from modelkeep.report import Finding
+from modelkeep.report import Finding, Severity
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -37,7 +37,7 @@ def write(
         inner = Path(folder, f"model{exporting.WRITERS[of].ending}")
         report = exporting.export(model, of, inner, signature=signature, **options)
         pack(inner, path, form)
-    return report.findings
+    return tuple(finding for finding in report if finding.severity is not Severity.OK)  # it is replayed once more
 
 
 def reopen(path: Path, *, form: str, model: keras.Model) -> Predict:
