@@ -11,8 +11,11 @@ import pytest
 from hostile_zips import honest
 from model_files import keras_members, unpacked, weights_h5, zipped
 from modelkeep.errors import NotFound, UsageError
-from modelkeep.formats import forms
+from modelkeep.formats import bundle, forms
 from modelkeep.formats.forms import all_forms, look, open_contents, recognise, title_of
+from modelkeep.manifest import Manifest, Part, encode
+from modelkeep.storage.blobs import Blobs, TensorSource
+from modelkeep.storage.memory import MemoryStore
 from test_architecture import KERAS_2, YAML, json
 
 
@@ -120,3 +123,25 @@ def test_a_zip_that_ends_a_tar_does_not_make_it_one(tmp_path):
     path = zipped({"model.keras": honest(keras_members())}, tmp_path / "a.zip")
     with open_contents(path) as contents:
         assert contents.details["archive"] == {"form": "zip", "member": "model.keras"}
+
+
+def test_a_bundle_is_told_as_a_foreign_form(tmp_path):
+    blobs = Blobs(MemoryStore())
+    written = blobs.write([TensorSource("weights/layers/dense/vars/0", "float32", (2,), 8, lambda: bytes(8))])
+    parts = [
+        Part(name=name, digest=blobs.put(data), size=len(data)) for name, data in (("config.json", b"{}"), ("a", b"b"))
+    ]
+    manifest = Manifest(
+        model="m",
+        version="1.0.0",
+        created="2026-05-01T00:00:00Z",
+        writer="test",
+        parts=tuple(parts),
+        tensors=written.tensors,
+    )
+    bundle.write(encode(manifest), blobs, tmp_path / "m.zip")
+    with open_contents(tmp_path / "m.zip", thorough=True) as contents:
+        assert (contents.form, contents.config, contents.writer["producer"]) == ("bundle", {}, "test")
+        assert (contents.details["model"], contents.details["version"]) == ("m", "1.0.0")
+        assert contents.tensors[0].read().tolist() == [0.0, 0.0]
+        assert [(member.name, member.read()) for member in contents.members] == [("config.json", b"{}"), ("a", b"b")]

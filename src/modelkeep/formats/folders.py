@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from modelkeep.errors import NotFound, StorageError, UnsafeContent
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
-from modelkeep.formats.streams import ByteRange, fill
+from modelkeep.formats.streams import ByteRange, fill, some
 
 _CHUNK = MIB  # bytes read at a time
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -61,7 +61,7 @@ class Folder:
     def head(self, name: str, length: int) -> bytes:
         """The first bytes of a file."""
         with self._opened(name) as file:
-            return os.pread(file, length, 0)
+            return some(file, length, 0)
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         """The bytes of a file, at most 1 MiB at a time."""

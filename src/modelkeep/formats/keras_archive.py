@@ -84,7 +84,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
 
 def _json(files: Files, name: str, limit: str, limits: Limits) -> tuple[Any, tuple[Problem, ...]]:
     if name not in files.sizes:
-        raise IntegrityError(f"{name} is missing, or no regular file")
+        raise IntegrityError(f"{name} is missing", hint="if links stand for files, copy what they lead to: cp -rL")
     limits.check(limit, files.sizes[name], f"{name} is too large")
     value, problems = strict_json.read(files.read(name), what=name, limits=limits, most=limit)
     if not isinstance(value, dict):

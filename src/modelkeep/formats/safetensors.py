@@ -20,7 +20,7 @@ from modelkeep.formats import strict_json
 from modelkeep.formats.contents import Contents, ForeignTensor, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
-from modelkeep.formats.streams import fill
+from modelkeep.formats.streams import fill, some
 from modelkeep.formats.zip_reading import open_regular
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
 
 
 def _length(file: int) -> int:
-    return int.from_bytes(os.pread(file, _START, 0), "little")
+    return int.from_bytes(some(file, _START, 0), "little")
 
 
 def _header(file: int, size: int, name: str, limits: Limits) -> tuple[dict[str, Any], tuple[Problem, ...]]:

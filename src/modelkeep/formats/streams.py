@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+def some(file: int, length: int, offset: int) -> bytes:
+    """At most so many bytes of the file from ``offset``; fewer where it ends. Raises StorageError."""
+    try:
+        return os.pread(file, length, offset)
+    except OSError as error:
+        raise StorageError(f"cannot read the file: {error.strerror}") from error
+
+
 def fill(file: int, buffer: WriteableBuffer, offset: int) -> None:
     """Fill the buffer with the file's bytes from ``offset``. Raises IntegrityError where they end, StorageError."""
     rest = memoryview(buffer).cast("B")

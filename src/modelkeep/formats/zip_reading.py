@@ -28,7 +28,7 @@ from modelkeep.errors import IntegrityError, LimitExceeded, NotFound, StorageErr
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.formats.member_names import clashes, fault_of
-from modelkeep.formats.streams import ByteRange, fill
+from modelkeep.formats.streams import ByteRange, fill, some
 
 STORED, DEFLATED = 0, 8
 _LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
@@ -127,7 +127,7 @@ class ZipArchive:
         """The first bytes of a file; nothing where they cannot be read."""
         entry = self.entries[name]
         start, _ = self._starts[entry.header]
-        packed = os.pread(self._file, min(entry.packed, max(length, 512)), start)
+        packed = some(self._file, min(entry.packed, max(length, 512)), start)
         if entry.fault:
             return b""
         if entry.method == STORED:
@@ -221,7 +221,7 @@ class ZipArchive:
 
     def _check_record(self, entry: Entry, directory: int) -> tuple[int, int]:
         """Where a member's data begin and its record ends; its header must say what the directory says."""
-        header = os.pread(self._file, _LOCAL.size + len(entry.raw_name), entry.header)
+        header = some(self._file, _LOCAL.size + len(entry.raw_name), entry.header)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
             raise IntegrityError(f"the zip is damaged: no header of {entry.name!r} at byte {entry.header:,}")
         _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(header)
@@ -232,7 +232,7 @@ class ZipArchive:
                 found=f"data up to byte {start + entry.packed:,}",
                 expected=f"at most {directory:,}",
             )
-        extra = _extra(os.pread(self._file, extra_length, start - extra_length))
+        extra = _extra(some(self._file, extra_length, start - extra_length))
         sizes = extra.get(_ZIP64, b"")
         if _LARGE in (size, packed) and len(sizes) >= 16:
             size, packed = struct.unpack_from("<2Q", sizes)
@@ -258,7 +258,7 @@ class ZipArchive:
 
     def _descriptor(self, entry: Entry, at: int) -> tuple[int, bool]:
         """Where the data descriptor (4.3.9) that stands behind a member's data ends, and whether it fits."""
-        found = os.pread(self._file, 24, at)
+        found = some(self._file, 24, at)
         for mark in (b"PK\x07\x08", b""):
             for layout in ("<3L", "<L2Q"):
                 try:
@@ -358,7 +358,7 @@ def names_in(path: Path) -> frozenset[str]:
     try:
         odd: list[Problem] = []
         end = _find_end(file, os.fstat(file).st_size, odd)
-        is_inside = os.pread(file, 2, 0) != b"PK" and any(problem.rule == "zip-trailing" for problem in odd)
+        is_inside = some(file, 2, 0) != b"PK" and any(problem.rule == "zip-trailing" for problem in odd)
         if is_inside or end.size > _DIRECTORY_FOR_NAMES or end.count > DEFAULT.members:
             return frozenset()
         return frozenset(entry.name for entry in _directory(file, end, []))
@@ -373,7 +373,7 @@ def names_in(path: Path) -> frozenset[str]:
 
 def _find_end(file: int, size: int, problems: list[Problem]) -> _End:
     begin = max(0, size - _END.size - _LONGEST_COMMENT)
-    tail = os.pread(file, size - begin, begin)
+    tail = some(file, size - begin, begin)
     places = [match.start() for match in re.finditer(b"PK\x05\x06", tail) if match.start() + _END.size <= len(tail)]
     if not places:
         raise IntegrityError("the zip has no end: it is cut short, or no zip at all")
@@ -400,10 +400,10 @@ def _comment_length(tail: bytes, at: int) -> int:
 def _end_at(file: int, tail: bytes, at: int, begin: int, problems: list[Problem]) -> _End:
     _, disk, first_disk, here, count, size, start, _ = _END.unpack_from(tail, at)
     stop = begin + at
-    locator = os.pread(file, _LOCATOR.size, stop - _LOCATOR.size) if stop >= _LOCATOR.size + _END64.size else b""
+    locator = some(file, _LOCATOR.size, stop - _LOCATOR.size) if stop >= _LOCATOR.size + _END64.size else b""
     if locator.startswith(b"PK\x06\x07"):
         stop -= _LOCATOR.size + _END64.size
-        record = os.pread(file, _END64.size, stop)
+        record = some(file, _END64.size, stop)
         if not record.startswith(b"PK\x06\x06"):
             raise IntegrityError(f"the zip is damaged: no ZIP64 end at byte {stop:,}")
         short = (disk, first_disk, here, count, size, start)
