@@ -16,7 +16,7 @@ import keras
 
 from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
-from modelkeep.errors import CannotLoad, Conflict, UsageError
+from modelkeep.errors import CannotLoad, Conflict, UnsafeContent, UsageError
 from modelkeep.formats.contents import Contents
 from modelkeep.formats.forms import look, open_contents, title_of
 from modelkeep.formats.limits import DEFAULT, Limits
@@ -25,7 +25,9 @@ from modelkeep.live.reading import Read
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.safety.scanning import Scan, scan
 
-UPGRADED = "upgraded"  # the check of findings that tell what was made new in a config
+# The checks of findings that tell what was made new in a config, and why a form that serves gave no model.
+UPGRADED = "upgraded"
+NOT_REBUILT = "not-rebuilt"
 
 # Form → the module of `reading` that makes a model of it.
 READERS = {
@@ -61,8 +63,9 @@ class Opened:
     def model(self) -> keras.Model:
         """The Keras model, compiled if the file says how. Raises CannotLoad where the file holds none."""
         if self.network is None:
+            why = next((f.message for f in self.findings if f.check == NOT_REBUILT), "it holds no Keras model")
             raise CannotLoad(
-                f"{self.path.name} is {title_of(self.form)}, which holds no Keras model",
+                f"{self.path.name} is {title_of(self.form)}: {why}",
                 hint="it answers all the same: use .predict, or .engine",
             )
         return self.network
@@ -130,11 +133,11 @@ def open_file(
         into = _network(architecture, allow=allow, limits=limits, **given)
     with ExitStack() as stack:
         contents = stack.enter_context(_unchanged(path, limits))
-        read = _read(contents, into=into, compile=compile, skip=skip, **given)
+        read, why_not = _read(contents, into=into, compile=compile, skip=skip, **given)
         if read is not None:
             return Opened(path, contents.form, contents, read.model, None, _findings(scanned, read.findings), scanned)
         engine = open_engine(contents.form, contents.path)
-        opened = Opened(path, contents.form, contents, None, engine, _findings(scanned, ()), scanned)
+        opened = Opened(path, contents.form, contents, None, engine, _findings(scanned, why_not), scanned)
         # An archive's folder is there as long as the engine that may still read from it.
         weakref.finalize(engine, stack.pop_all().close)
         return opened
@@ -163,23 +166,23 @@ def _identity(path: Path) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def _read(contents: Contents, **terms: Any) -> Read | None:
-    """The model, or None where the form holds none but can answer."""
-    if contents.form in READERS and _holds_model(contents, terms["into"]):
-        read: Read = import_module(f"modelkeep.live.reading.{READERS[contents.form]}").read(contents, **terms)
-        return read
-    if contents.form in ENGINES:
-        return None
-    raise CannotLoad(
-        f"{contents.path.name} is {title_of(contents.form)}",
-        expected="a form that holds a model, weights or an architecture",
-        hint="see what is in it: modelkeep inspect",
-    )
-
-
-def _holds_model(contents: Contents, into: keras.Model | None) -> bool:
-    """Whether there is a network to make: every SavedModel serves, only some tell their architecture."""
-    return contents.form not in ENGINES or contents.config is not None or into is not None
+def _read(contents: Contents, **terms: Any) -> tuple[Read | None, tuple[Finding, ...]]:
+    """The model; or none, and why, where the form holds none but can answer."""
+    serves = contents.form in ENGINES and terms["into"] is None
+    if contents.form not in READERS or (serves and contents.config is None):
+        if serves:
+            return None, ()
+        raise CannotLoad(
+            f"{contents.path.name} is {title_of(contents.form)}",
+            expected="a form that holds a model, weights or an architecture",
+            hint="see what is in it: modelkeep inspect",
+        )
+    try:
+        return import_module(f"modelkeep.live.reading.{READERS[contents.form]}").read(contents, **terms), ()
+    except (CannotLoad, UnsafeContent) as error:
+        if not serves:
+            raise
+        return None, (Finding(NOT_REBUILT, Severity.WARNING, str(error)),)
 
 
 def _network(architecture: Any, **terms: Any) -> keras.Model:

@@ -351,7 +351,7 @@ def _refuse(title: str, findings: Sequence[Finding]) -> None:
 def _notices(findings: Sequence[Finding]) -> tuple[str, ...]:
     """What was found and let pass, as the manifest tells it."""
     passed = (f for f in findings if f.severity in (Severity.NOTE, Severity.WARNING))
-    return tuple(f"{f.check}: {f.subject}: {f.message}" for f in passed)
+    return tuple(": ".join(filter(None, (f.check, f.subject, f.message))) for f in passed)
 
 
 def _now() -> str:

@@ -53,7 +53,16 @@ def gather(contents: Contents, engine: Engine, examples: Any = None) -> Gathered
     signature where there are none. Raises UsageError for examples that do not fit the signature.
     """
     parts = {f"{PREFIX}{contents.form}/{name}": file for name, file in _files(contents)}
-    return Gathered(parts, engine.signature, _recorded(engine, examples))
+    return Gathered(parts, _by_names(engine.signature), _recorded(engine, examples))
+
+
+def _by_names(signature: Signature) -> Signature:
+    """The same, saying that inputs and outputs are mappings, as the examples are."""
+    return msgspec.structs.replace(
+        signature,
+        input_structure={spec.name: spec.name for spec in signature.inputs},
+        output_structure={spec.name: spec.name for spec in signature.outputs},
+    )
 
 
 def _files(contents: Contents) -> Iterator[tuple[str, Path]]:
