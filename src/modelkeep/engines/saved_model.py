@@ -33,8 +33,8 @@ class SavedModelEngine:
             )
         self._function = functions[signature]
         self.signature = Signature(
-            inputs=tuple(_spec(name, spec) for name, spec in self._function.structured_input_signature[1].items()),
-            outputs=tuple(_spec(name, spec) for name, spec in self._function.structured_outputs.items()),
+            inputs=_specs(self._function.structured_input_signature[1]),
+            outputs=_specs(self._function.structured_outputs),
         )
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -51,6 +51,11 @@ class SavedModelEngine:
 def load(path: Path, signature: str = DEFAULT) -> SavedModelEngine:
     """Load a SavedModel folder. Raises MissingExtra, CannotLoad, and UsageError for a signature it does not have."""
     return SavedModelEngine(path, signature)
+
+
+def _specs(by_name: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    """In the order of the alphabet: TensorFlow's own changes from load to load."""
+    return tuple(_spec(name, spec) for name, spec in sorted(by_name.items()))
 
 
 def _spec(name: str, spec: Any) -> TensorSpec:

@@ -4,7 +4,7 @@ Routes
 ------
 SavedModel, ONNX, LiteRT and OpenVINO come from TensorFlow's graph. Models on JAX and PyTorch are rebuilt under it
 in a process of their own, with the same weights; where that fails, or what comes of it does not answer as the
-model does, the backend's own exporter is tried. Each form's ``BACKENDS`` tells which of them it has.
+model does, the backend's own exporter is tried. Each form's ``ROUTES`` tells which of them it has.
 
 Replay
 ------
@@ -50,12 +50,11 @@ from modelkeep.report import Finding, Report, Severity
 
 @dataclass(frozen=True)
 class Writer:
-    """What writes a form: a module of :mod:`modelkeep.live.writing`, and what has to be installed for it."""
+    """What writes a form: a module of :mod:`modelkeep.live.writing`, and the modules it needs under any backend."""
 
     module: str
     ending: str  # of the file; empty for a form that is a folder
-    needs: tuple[str, ...] = ()  # modules
-    extra: str = ""  # that brings them
+    needs: tuple[str, ...] = ()
     has: str = ""  # the file that tells a folder of this form from others, so that it may be overwritten
 
 
@@ -65,18 +64,29 @@ WRITERS = {
     "h5": Writer("h5", ".h5"),
     "weights_h5": Writer("weights", ".weights.h5"),
     "legacy_weights_h5": Writer("weights", ".h5"),
-    "safetensors": Writer("weights", ".safetensors", ("safetensors",), "safetensors"),
+    "safetensors": Writer("weights", ".safetensors"),
     "npz": Writer("weights", ".npz"),
     "json": Writer("architecture", ".json"),
     "zip": Writer("archives", ".zip"),
     "tar.gz": Writer("archives", ".tar.gz"),
-    "tar.zst": Writer("archives", ".tar.zst", ("zstandard",), "zstd"),
-    "saved_model": Writer("saved_model", "", ("tensorflow",), "tensorflow", has="saved_model.pb"),
-    "onnx": Writer("onnx", ".onnx", ("tensorflow", "tf2onnx", "onnx", "onnxruntime"), "onnx"),
-    "litert": Writer("litert", ".tflite", ("tensorflow", "ai_edge_litert"), "litert"),
-    "openvino": Writer("openvino", "", ("tensorflow", "openvino"), "openvino", has="model.xml"),
+    "tar.zst": Writer("archives", ".tar.zst", ("zstandard",)),
+    "saved_model": Writer("saved_model", "", has="saved_model.pb"),
+    "onnx": Writer("onnx", ".onnx", ("onnx", "onnxruntime")),
+    "litert": Writer("litert", ".tflite", ("ai_edge_litert",)),
+    "openvino": Writer("openvino", "", ("openvino",), has="model.xml"),
 }
 
+# Module → the extra that brings it.
+_EXTRAS = {
+    "ai_edge_litert": "litert",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "openvino": "openvino",
+    "tensorflow": "tensorflow",
+    "tf2onnx": "onnx",
+    "zstandard": "archives",
+}
 _FIRST = "tensorflow"  # where forms that engines run are written, if it goes
 
 
@@ -107,7 +117,7 @@ def export(
     job = _Job(model, form, writer, _examples(model, form, signature or signature_of(model), examples), options)
     failures: list[ModelkeepError] = []
     with _published(to, writer, overwrite=overwrite) as path:
-        for route in _routes(form, writer):
+        for route in _open_routes(form, writer):
             try:
                 return job.written(path, route).extended(_tried(failures))
             except (NotFaithful, UsageError, CannotLoad, UnsafeContent) as error:
@@ -138,19 +148,26 @@ def _writer(form: str) -> Writer:
 
 
 def _missing(form: str, writer: Writer) -> MissingExtra | None:
-    absent = [name for name in writer.needs if find_spec(name) is None]
-    if not absent:
+    ways = [writer.needs + needs for needs in _routes(form, writer).values()]
+    absent = [[name for name in needs if find_spec(name) is None] for needs in ways]
+    fewest = min(absent, key=len, default=[])
+    if not fewest:
         return None
-    return MissingExtra(f"writing {form} needs {' and '.join(absent)}", hint=f"pip install 'modelkeep[{writer.extra}]'")
+    extras = ",".join(sorted({_EXTRAS[name] for name in fewest}))
+    return MissingExtra(f"writing {form} needs {' and '.join(fewest)}", hint=f"pip install 'modelkeep[{extras}]'")
 
 
-def _routes(form: str, writer: Writer) -> list[str]:
-    """The backends under which a form is written, the best first."""
+def _routes(form: str, writer: Writer) -> dict[str, tuple[str, ...]]:
+    """The backends under which a form is written, the best first, with the modules that each needs."""
     here: str = keras.backend.backend()
     if form not in ENGINES:
-        return [here]
-    own = import_module(f"modelkeep.live.writing.{writer.module}").BACKENDS
-    return [backend for backend in dict.fromkeys((_FIRST, here)) if backend in own]
+        return {here: ()}
+    own: dict[str, tuple[str, ...]] = import_module(f"modelkeep.live.writing.{writer.module}").ROUTES
+    return {backend: own[backend] for backend in dict.fromkeys((_FIRST, here)) if backend in own}
+
+
+def _open_routes(form: str, writer: Writer) -> list[str]:
+    return [way for way, needs in _routes(form, writer).items() if not any(find_spec(name) is None for name in needs)]
 
 
 def _tried(failures: Iterable[ModelkeepError]) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from modelkeep.live.writing.tracing import frozen, named, quiet
 from modelkeep.manifest import Signature
 from modelkeep.report import Finding
 
-BACKENDS = ("tensorflow",)
+ROUTES = {"tensorflow": ("tensorflow",)}  # backend → modules it needs
 
 
 def write(model: keras.Model, path: Path, *, form: str, signature: Signature) -> tuple[Finding, ...]:

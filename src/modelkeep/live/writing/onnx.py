@@ -13,22 +13,20 @@ from typing import Any
 
 import keras
 
-from modelkeep.errors import MissingExtra, UsageError
+from modelkeep.errors import UsageError
 from modelkeep.live.writing.tracing import answers, frozen, quiet, tensors
 from modelkeep.manifest import Signature, TensorSpec
 from modelkeep.report import Finding, several
 
-BACKENDS = ("tensorflow", "torch")
+ROUTES = {"tensorflow": ("tensorflow", "tf2onnx"), "torch": ("onnxscript",)}  # backend → modules it needs
 OPSET = 18  # of the operators; every runtime since 2023 knows it
 _BATCH = "batch"
 
 
 def write(model: keras.Model, path: Path, *, form: str, signature: Signature) -> tuple[Finding, ...]:
-    """Write an ``.onnx`` file. Raises MissingExtra, and UsageError for a model that ONNX has no operators for."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingExtra("writing ONNX needs onnx", hint="pip install 'modelkeep[onnx]'") from error
+    """Write an ``.onnx`` file. Raises UsageError for a model that ONNX has no operators for."""
+    import onnx
+
     graph = _by_tensorflow(model, signature) if keras.backend.backend() == "tensorflow" else _by_torch(model, signature)
     _check_operators(graph)
     _name_lengths(graph.graph, signature)
@@ -40,10 +38,8 @@ def write(model: keras.Model, path: Path, *, form: str, signature: Signature) ->
 
 
 def _by_tensorflow(model: keras.Model, signature: Signature) -> Any:
-    try:
-        from tf2onnx import convert
-    except ImportError as error:
-        raise MissingExtra("writing ONNX needs tf2onnx", hint="pip install 'modelkeep[onnx]'") from error
+    from tf2onnx import convert
+
     with quiet("tf2onnx"):
         function = frozen(model, signature)
         inputs, outputs = tensors(function, signature)

@@ -12,22 +12,20 @@ from typing import Any
 
 import keras
 
-from modelkeep.errors import MissingExtra, UsageError
+from modelkeep.errors import UsageError
 from modelkeep.live.writing import onnx
 from modelkeep.live.writing.tracing import frozen, quiet, tensors
 from modelkeep.manifest import Signature
 from modelkeep.report import Finding
 
-BACKENDS = ("tensorflow",)
+ROUTES = {"tensorflow": ("tensorflow",)}  # backend → modules it needs
 NAME = "model.xml"
 
 
 def write(model: keras.Model, path: Path, *, form: str, signature: Signature) -> tuple[Finding, ...]:
-    """Write a folder of ``model.xml`` and ``model.bin``. Raises MissingExtra, and what OpenVINO raises."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("writing OpenVINO needs openvino", hint="pip install 'modelkeep[openvino]'") from error
+    """Write a folder of ``model.xml`` and ``model.bin``. Raises UsageError, and what OpenVINO raises."""
+    import openvino
+
     # Its Python converters report what they do to their makers; reading a file does not.
     core = openvino.Core()
     with tempfile.TemporaryDirectory(prefix="modelkeep-") as folder:
@@ -41,7 +39,7 @@ def _read(core: Any, model: keras.Model, folder: Path, signature: Signature) -> 
     try:
         onnx.write(model, file, form="onnx", signature=signature)
         return core.read_model(str(file))
-    except (MissingExtra, UsageError, RuntimeError):
+    except (ImportError, UsageError, RuntimeError):
         return _read_graph(core, model, folder / "model.pb", signature)
 
 

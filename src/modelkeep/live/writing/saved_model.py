@@ -17,7 +17,7 @@ from modelkeep.live.writing.tracing import answers, quiet, specs
 from modelkeep.manifest import Signature
 from modelkeep.report import Finding, Severity
 
-BACKENDS = ("tensorflow", "jax")
+ROUTES = {"tensorflow": ("tensorflow",), "jax": ("tensorflow",)}  # backend → modules it needs
 ENDPOINT = "serving_default"
 
 
