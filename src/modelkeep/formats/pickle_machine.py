@@ -194,8 +194,8 @@ class _Machine:
 
     def _stop(self, _: Any) -> None:
         self.result.value = self._stack.pop()
-        if self._stack:
-            raise ValueError("values are left over")
+        if self._stack or self.result.value is _MARK:
+            raise ValueError("it stops in the midst of a value")
 
     def _mark(self, _: Any) -> None:
         self._stack.append(_MARK)
@@ -337,9 +337,11 @@ class _Machine:
 
     # --- what is not in the pickle
 
-    def _persid(self, argument: str) -> None:
+    def _persid(self, argument: Any) -> None:
         self.result.persistent.append(argument)
-        self._stack.append(Unresolved("a persistent id"))
+        # PyTorch's id of a class is a tuple with the class itself in it.
+        is_class = isinstance(argument, tuple) and argument[:1] == ("module",) and isinstance(argument[1], Global)
+        self._stack.append(argument[1] if is_class else Unresolved("a persistent id"))
 
     def _binpersid(self, _: Any) -> None:
         self._persid(self._stack.pop())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -28,7 +29,10 @@ from modelkeep.report import Finding, Report, Severity
 from modelkeep.safety import archives, configs, confinement, graphs, hdf5, pickles, sandbox, saved_model
 from modelkeep.safety.rules import RULES, Level
 
-_ENTERED = (archives, hdf5,)  # their import enters their rules
+_ENTERED = (
+    archives,
+    hdf5,
+)  # their import enters their rules
 _MOST_OF_A_RULE = 25  # findings that are told one by one
 _CHUNK = 16 * MIB
 
@@ -152,12 +156,14 @@ def scan(
     """
     path = forms.look(Path(path)).path  # a checkpoint is named by what its files begin with
     _check_allowed(allow)
-    try:
-        told = sandbox.call("modelkeep.safety.scanning:scan_here", path, limits=limits)
-    except UnsafeContent as error:
-        told = {"form": None, "problems": [_as_json(_problem_of(error))], "unconfined": []}
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(digest_of, forms.look(path).path)
+        try:
+            told = sandbox.call("modelkeep.safety.scanning:scan_here", path, limits=limits)
+        except UnsafeContent as error:
+            told = {"form": None, "problems": [_as_json(_problem_of(error))], "unconfined": []}
     findings = tuple(_finding(*problem, allow=allow) for problem in told["problems"])
-    return Scan(path, told["form"], digest_of(path), findings, strict, tuple(told["unconfined"]))
+    return Scan(path, told["form"], digest.result(), findings, strict, tuple(told["unconfined"]))
 
 
 def scan_here(path: Path, *, limits: Limits) -> dict[str, Any]:

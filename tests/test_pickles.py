@@ -1,0 +1,244 @@
+"""A pickle is told by its opcodes: what it names, whether it is whole; a tokenizer comes out of it as data."""
+
+from __future__ import annotations
+
+import bz2
+import collections
+import datetime
+import decimal
+import gzip
+import io
+import json
+import lzma
+import pickle
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+
+from hostile import Touch, opcodes, short
+from modelkeep.errors import LimitExceeded, UnsafeContent, UsageError
+from modelkeep.formats import forms, pickles
+from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.formats.pickle_machine import Source, begins, follow
+from modelkeep.pipeline.tokenizer import Tokenizer
+from modelkeep.safety.pickles import check, is_known, tokenizer_from_pickle
+
+HERE = Path(__file__).parent / "pickles"
+PLAIN = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text() | some.binary(),
+    lambda inner: some.lists(inner) | some.tuples(inner, inner) | some.dictionaries(some.text(), inner),
+    max_leaves=20,
+)
+
+
+def value_of(data: bytes) -> Any:
+    found = follow(Source(io.BytesIO(data), len(data)), DEFAULT)
+    assert found.broken is None, found.broken
+    return found.value
+
+
+def facts(data: bytes, limits: Limits = DEFAULT) -> dict[str, Any]:
+    return pickles.facts(io.BytesIO(data), limits, size=len(data))
+
+
+def rules(path: Path) -> list[str]:
+    place = forms.look(path)
+    assert pickles.FORM.recognise(place)
+    with pickles.FORM.read(place, DEFAULT, True) as contents:
+        return [problem.rule for problem in check(contents, DEFAULT)]
+
+
+# --- following
+
+
+@given(PLAIN, some.integers(0, 5))
+def test_plain_values_come_out_as_they_went_in(value: Any, protocol: int) -> None:
+    found = value_of(pickle.dumps(value, protocol))
+    if protocol >= 3 or b"_codecs" not in pickle.dumps(value, protocol):
+        assert repr(found) == repr(value)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_name_is_found_and_every_call_counted(protocol: int) -> None:
+    value = [collections.OrderedDict(a=1), decimal.Decimal("1.5"), datetime.date(2026, 1, 1), decimal.Decimal(2)]
+    found = facts(pickle.dumps(value, protocol))
+    assert {"collections.OrderedDict": 1, "decimal.Decimal": 2, "datetime.date": 1}.items() <= found["globals"].items()
+
+
+def test_large_values_are_passed_over() -> None:
+    data = pickle.dumps({"weights": bytes(5_000_000), "text": "x" * 3_000_000, "next": 7})
+    assert len(value_of(data)["weights"]) == 5_000_000
+    assert value_of(data)["next"] == 7
+
+
+def test_deep_values_are_followed_without_recursion() -> None:
+    assert facts(opcodes(b"N", b"\x85" * 300_000))["broken"] is None
+    assert facts(opcodes(b"}N", b"\x85" * 300_000, b"Ns"))["broken"] is None
+
+
+@pytest.mark.parametrize(
+    "parts", [b"0", b"R", b"h\x05", b"(", b"]Na(", b"]K\x01s", b"\x93", b"NNNNu", b"Nb" + b"0" * 5, b"c", b"X\xff"]
+)
+def test_opcodes_that_make_no_sense_break_it(parts: bytes) -> None:
+    found = facts(opcodes(parts))
+    assert found["broken"] or found["unresolved"]
+
+
+def test_a_pickle_has_a_limit_of_opcodes() -> None:
+    with pytest.raises(LimitExceeded, match="too many opcodes"):
+        facts(pickle.dumps(list(range(1000))), Limits(opcodes=500))
+
+
+def test_a_line_without_an_end_is_no_name() -> None:
+    assert "no newline" in facts(b"\x80\x02c" + b"a" * 3_000_000)["broken"]
+
+
+# --- recognising
+
+
+@pytest.mark.parametrize("wrap", [bytes, gzip.compress, zlib.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_is_known_by_its_bytes(protocol: int, wrap: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "anything"
+    path.write_bytes(wrap(pickle.dumps({"words": ["a", "b"] * 3000, "numbers": [1.5, 2]}, protocol)))
+    assert rules(path) == ["pickle"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{}",
+        b"import os\nos.system('x')\n",
+        b"class_name: Model\n",
+        b"(hello)",
+        b"I am text.\n",
+        b"N",
+        b"\x80\x09",
+    ],
+)
+def test_text_is_no_pickle(text: bytes) -> None:
+    assert not begins(text, DEFAULT)
+
+
+# --- judging
+
+
+@pytest.mark.parametrize("compress", [0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)])
+def test_joblib_writes_arrays_between_the_opcodes(compress: Any, tmp_path: Path) -> None:
+    values = {"a": np.arange(1000), "b": np.array(["x", 1], object), "c": np.zeros((3, 4), "U7"), "d": [1, 2]}
+    values["e"] = np.zeros(2, [("x", "i4"), ("y", "f8")])
+    joblib.dump(values, tmp_path / "values.joblib", compress=compress)
+    assert rules(tmp_path / "values.joblib") == ["pickle"]
+    values["f"] = np.array([Touch(tmp_path)], object)
+    joblib.dump(values, tmp_path / "values.joblib", compress=compress)
+    assert "pickle-call" in rules(tmp_path / "values.joblib")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_estimators_are_known(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((10, 2))
+    values = [StandardScaler().fit(x), LabelEncoder().fit(["a", "b"]), LogisticRegression().fit(x, [0, 1] * 5)]
+    joblib.dump(values, tmp_path / "scaler.joblib")
+    (tmp_path / "scaler.pkl").write_bytes(pickle.dumps(values))
+    assert rules(tmp_path / "scaler.joblib") == rules(tmp_path / "scaler.pkl") == ["pickle"]
+
+
+@pytest.mark.keras
+def test_what_pytorch_writes_is_known(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    torch.save(module.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(module, tmp_path / "module.pt", _use_new_zipfile_serialization=False)
+    assert rules(tmp_path / "old.pt") == ["pickle"]
+    assert rules(tmp_path / "module.pt") == ["pickle"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "posix.system",
+        "builtins.eval",
+        "builtins.getattr",
+        "operator.attrgetter",
+        "functools.partial",
+        "numpy.load",
+        "numpy.core.multiarray.scalar.__reduce__",
+        "torch.storage._load_from_bytes",
+        "torch.hub.load",
+        "pip.main",
+        "sklearn.datasets.load_files",
+        "sklearn.externals.joblib.Memory",
+        "joblib.numpy_pickle.NDArrayWrapper",
+        "keras.preprocessing.text.Tokenizer.evil",
+        "evil.keras.text.Tokenizer",
+        "keras.src.saving.pickle_utils.deserialize_model_from_bytecode",
+    ],
+)
+def test_what_is_not_known_to_be_harmless_is_not_known(name: str) -> None:
+    assert not is_known(name)
+
+
+def test_bytes_behind_the_last_pickle_are_told() -> None:
+    found = facts(pickle.dumps(1) + pickle.dumps(2) + b"rest")
+    assert found["trailing"]
+
+
+# --- tokenizers
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_tokenizer_that_tensorflow_2_12_pickled_becomes_data(protocol: int) -> None:
+    found = tokenizer_from_pickle(HERE / f"tokenizer_of_tensorflow_2_12.protocol_{protocol}.pkl")
+    expected = Tokenizer.from_json((HERE / "tokenizer_of_tensorflow_2_12.json").read_bytes())
+    tokenizer = Tokenizer.from_json(json.dumps(found))
+    assert tokenizer.to_json() == expected.to_json()
+    assert tokenizer.texts_to_sequences(["the cat was here"]) == [[2, 3, 1, 1]]
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_tokenizer_of_keras_3_becomes_data(protocol: int, tmp_path: Path) -> None:
+    from keras.src.legacy.preprocessing.text import Tokenizer as Theirs
+
+    theirs = Theirs(char_level=True, lower=False, num_words=9)
+    theirs.fit_on_texts(["hello", "world"])
+    (tmp_path / "tokenizer.pkl").write_bytes(gzip.compress(pickle.dumps(theirs, protocol)))
+    assert rules(tmp_path / "tokenizer.pkl") == ["pickle"]
+    found = tokenizer_from_pickle(tmp_path / "tokenizer.pkl")
+    assert Tokenizer.from_json(json.dumps(found)).to_json() == Tokenizer.from_keras(theirs).to_json()
+
+
+def test_a_pickle_of_something_else_is_no_tokenizer(tmp_path: Path) -> None:
+    path = tmp_path / "other.pkl"
+    path.write_bytes(pickle.dumps({"word_index": {"a": 1}}))
+    with pytest.raises(UsageError, match="holds no Keras Tokenizer"):
+        tokenizer_from_pickle(path)
+
+
+def test_a_tokenizer_that_calls_something_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"a": Touch(tmp_path)}))
+    with pytest.raises(UnsafeContent, match=r"posix\.system"):
+        tokenizer_from_pickle(path)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_analyzer_is_code_and_is_refused(tmp_path: Path) -> None:
+    whole = (HERE / "tokenizer_of_tensorflow_2_12.protocol_4.pkl").read_bytes()
+    at = whole.index(short("analyzer"))
+    end = whole.index(b"N", at)
+    path = tmp_path / "analyzer.pkl"
+    path.write_bytes(whole[:end] + b"ccollections\nOrderedDict\n" + whole[end + 1 :])
+    with pytest.raises(UnsafeContent, match="analyzer, which is code"):
+        tokenizer_from_pickle(path)
