@@ -49,7 +49,13 @@ def keep(tmp_path: Path) -> mk.Keep:
     marker.ensure(store)
     registry = Registry(store, actor="ada@lab")
     environment = Environment(python="3.11.9", platform="Linux", machine="x86_64", packages={"keras": "3.15.1"})
-    lineage = Lineage(data_digest="sha256:" + "0" * 64, git_commit="1" * 40, git_dirty=True)
+    lineage = Lineage(
+        data_digest="sha256:" + "0" * 64,
+        git_commit="1" * 40,
+        git_dirty=True,
+        parent="sentiment:0.9.0@blake3:" + "2" * 64,
+        source="old.h5",
+    )
     publish(registry, "sentiment", "1.0.0", tensors=[b"weights", b"bias"], environment=environment, lineage=lineage)
     publish(registry, "sentiment", "1.1.0", part=b"[]", tensors=[b"weights", b"other"], metrics={"accuracy": 0.9})
     return mk.open(store)
@@ -134,6 +140,8 @@ def test_the_provenance_says_who_when_and_from_what(keep: mk.Keep, ada: Path) ->
     assert made["internalParameters"]["actor"] == "ada@lab"
     assert {"uri": "pkg:pypi/keras@3.15.1"} in made["resolvedDependencies"]
     assert {"name": "data", "digest": {"sha256": "0" * 64}} in made["resolvedDependencies"]
+    assert {"name": "parent sentiment:0.9.0", "digest": {"blake3": "2" * 64}} in made["resolvedDependencies"]
+    assert {"name": "file old.h5"} in made["resolvedDependencies"]
     assert made["resolvedDependencies"][0]["annotations"] == {"dirty": True}
     assert said.predicate["runDetails"]["metadata"] == {"finishedOn": "2024-05-01T00:00:00Z"}
 
@@ -413,6 +421,16 @@ def test_another_kind_of_key_is_named(keep: mk.Keep, tmp_path: Path) -> None:
         keep.sign("sentiment", key=tmp_path / "koblitz.pem")
 
 
+def test_a_file_that_is_no_key(keep: mk.Keep, tmp_path: Path) -> None:
+    (tmp_path / "large.pem").write_bytes(bytes(keys.MAX_FILE + 1))
+    with pytest.raises(UsageError, match="too large for keys"):
+        keep.sign("sentiment", key=tmp_path / "large.pem")
+    with pytest.raises(StorageError, match="cannot read"):
+        keep.sign("sentiment", key=tmp_path)
+    with pytest.raises(StorageError, match="cannot read"):
+        keep.sign("sentiment", signature=tmp_path)
+
+
 def test_a_key_that_is_not_there(keep: mk.Keep, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="openssl ecparam"):
         keep.sign("sentiment", key=tmp_path / "none.pem")
@@ -494,6 +512,13 @@ def test_a_file_replaced_by_a_link_to_the_same_bytes_is_refused(folder: Path, ad
     (folder / "config.json").rename(tmp_path / "config.json")
     (folder / "config.json").symlink_to(tmp_path / "config.json")
     assert "links are not followed" in verified(folder, ada).failures[0].message
+
+
+def test_a_folder_that_is_itself_a_link_or_too_deep_is_refused(folder: Path, ada: Path) -> None:
+    folder.with_name("latest").symlink_to(folder)
+    assert "latest is a link" in verified(folder.with_name("latest"), ada).failures[0].message
+    folder.joinpath(*"d" * (signing.MAX_DEPTH + 1)).mkdir(parents=True)
+    assert "holds too much" in verified(folder, ada).failures[0].message
 
 
 def test_a_folder_signed_by_somebody_else(folder: Path, grace: Path) -> None:

@@ -21,7 +21,7 @@ MAX_BUNDLE = 64 * 2**20  # bytes: a model of 100,000 blobs takes about 20 MB
 
 class _Signature(msgspec.Struct):
     sig: bytes  # base64 in JSON, as is the payload
-    keyid: str = ""
+    keyid: str | None = ""
 
 
 class _Envelope(msgspec.Struct, rename="camel"):
