@@ -51,15 +51,23 @@ def test_the_public_names_are_these() -> None:
     assert {name: getattr(modelkeep, name).__name__.removeprefix("modelkeep.") for name in modelkeep.__all__} == {
         "Diff": "Diff",
         "Finding": "Finding",
+        "Inspection": "Inspection",
         "Keep": "Keep",
         "Loaded": "Loaded",
+        "Opened": "Opened",
         "Pipeline": "Pipeline",
         "Report": "Report",
+        "Scan": "Scan",
         "Severity": "Severity",
         "Tokenizer": "Tokenizer",
         "Version": "Version",
+        "convert": "convert",
         "errors": "errors",
+        "inspect": "inspect",
+        "load": "load",
         "open": "open",
+        "save": "save",
+        "scan": "scan",
         "steps": "pipeline.steps",
     }
     assert dir(modelkeep) == modelkeep.__all__
