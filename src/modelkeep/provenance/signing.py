@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,7 @@ BUILD_TYPE = "https://github.com/modelkeep/modelkeep/blob/main/docs/guide/proven
 MAX_FILES, MAX_DEPTH = 100_000, 64
 
 _MANIFEST = "manifest.json"
+_DIGEST = re.compile(r"\b([a-z]+[0-9]+):([0-9a-f]{32,128})\b")
 _CHUNK = 2**20  # bytes
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -184,14 +186,9 @@ def _dependencies(manifest: Manifest) -> Iterator[dict[str, Any]]:
     if lineage.git_commit is not None:
         commit = {"name": "code", "digest": {"gitCommit": lineage.git_commit}}
         yield commit | ({"annotations": {"dirty": True}} if lineage.git_dirty else {})
-    if lineage.data_digest is not None:
-        algorithm, colon, value = lineage.data_digest.partition(":")
-        yield {"name": "data", "digest": {algorithm: value} if colon else {"other": lineage.data_digest}}
-    if lineage.parent is not None:
-        ref, _, digest = lineage.parent.partition("@blake3:")
-        yield {"name": f"parent {ref}", "digest": {"blake3": digest}}
-    if lineage.source is not None:
-        yield {"name": f"file {lineage.source}"}
+    for kind, text in (("data", lineage.data_digest), ("parent", lineage.parent), ("file", lineage.source)):
+        if text is not None:
+            yield {"name": f"{kind} {text}", "digest": dict(_DIGEST.findall(text)) or {"other": text}}
     if manifest.environment is not None:
         for package, version in sorted(manifest.environment.packages.items()):
             yield {"uri": f"pkg:pypi/{package}@{version}"}
