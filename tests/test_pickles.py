@@ -60,11 +60,9 @@ def rules(path: Path) -> list[str]:
 # --- following
 
 
-@given(PLAIN, some.integers(0, 5))
+@given(PLAIN, some.integers(3, 5))  # before 3, bytes are made by a call
 def test_plain_values_come_out_as_they_went_in(value: Any, protocol: int) -> None:
-    found = value_of(pickle.dumps(value, protocol))
-    if protocol >= 3 or b"_codecs" not in pickle.dumps(value, protocol):
-        assert repr(found) == repr(value)
+    assert repr(value_of(pickle.dumps(value, protocol))) == repr(value)
 
 
 @pytest.mark.parametrize("protocol", range(6))
