@@ -32,7 +32,8 @@ def dense() -> None:
     x = np.arange(12, dtype="float32").reshape(4, 3) / 7
     model.fit(x, x[:, :2], epochs=2, verbose=0)
     answers("dense", model, x)
-    model.save(HERE / "dense", save_traces=False)
+    serve = tf.function(lambda a: {"b": model(a)}).get_concrete_function(tf.TensorSpec((None, 3), name="a"))
+    model.save(HERE / "dense", save_traces=False, signatures={"serving_default": serve})
     model.save_weights(HERE / "weights" / "ckpt")
 
 
