@@ -396,6 +396,11 @@ def program_among_the_assets(path: Path) -> None:
     archive(path, extra={"assets/layer/vocabulary.txt": b"\x7fELF\x02\x01\x01" + bytes(100)})
 
 
+@hostile(".keras", "pickle-call")
+def pickle_under_the_name_of_a_vocabulary(path: Path) -> None:
+    archive(path, extra={"assets/layer/vocabulary.txt": pickle.dumps(Touch(path.parent))})
+
+
 @hostile(".keras", "keras-archive-two-weights")
 def two_weights(path: Path) -> None:
     archive(path, extra={"model.weights.npz": hostile_zips.honest({"a.npy": b""})})

@@ -111,10 +111,11 @@ def check(contents: Contents, limits: Limits) -> Iterator[Problem]:
     told = [*contents.details.get("pickles", ()), *(facts_of_member(member, limits) for member in contents.pickles)]
     of_torch = contents.form == "torch"
     for facts in told:
-        yield from _judge(facts, of_torch=of_torch)
+        yield from judge(facts, of_torch=of_torch)
 
 
-def _judge(facts: Mapping[str, Any], *, of_torch: bool) -> Iterator[Problem]:
+def judge(facts: Mapping[str, Any], *, of_torch: bool) -> Iterator[Problem]:
+    """What is wrong with pickles of which ``formats.pickles.facts`` told; ``of_torch`` resolves ids to storages."""
     place = facts["place"]
     for name, calls in facts["globals"].items():
         if not is_known(name):

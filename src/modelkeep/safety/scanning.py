@@ -26,7 +26,7 @@ from modelkeep.formats import forms
 from modelkeep.formats.contents import Contents, Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.report import Finding, Report, Severity
-from modelkeep.safety import archives, configs, confinement, graphs, hdf5, pickles, sandbox, saved_model
+from modelkeep.safety import archives, configs, confinement, graphs, hdf5, members, pickles, sandbox, saved_model
 from modelkeep.safety.rules import RULES, Level
 
 _ENTERED = (
@@ -219,6 +219,7 @@ _QUESTIONS: tuple[Callable[[Contents, Limits], Iterable[Problem]], ...] = (
     _own_problems,
     _configs,
     pickles.check,
+    members.check,
     saved_model.check,
     graphs.check,
 )
