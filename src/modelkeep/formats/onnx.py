@@ -46,7 +46,7 @@ _EXTERNAL = 1  # TensorProto.DataLocation
 _BEFORE_GRAPH = {2: 2, 3: 2, 4: 2, 5: 0, 6: 2}
 _GRAPH, _OPSETS = 7, 8
 _OLDEST, _NEWEST = 3, 63  # versions of the format: saved_model.pb begins alike, with version 1
-_DEEPEST = 64  # graphs within graphs
+_DEEPEST = 32  # graphs within graphs; protobuf's own limit, 100 messages, allows no more
 
 
 def recognise(place: Place) -> bool:
