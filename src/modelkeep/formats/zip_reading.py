@@ -43,7 +43,7 @@ _UNICODE_PATH = 0x7075  # extra field, 4.6.9
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _DESCRIPTOR = 0x0008  # sizes and CRC follow the data: the writer could not seek
 _UTF8 = 0x0800
-_WHAT_READERS_HEED = _ENCRYPTED | _DESCRIPTOR | _UTF8
+_USUAL = 0x0006 | _DESCRIPTOR | _UTF8  # and how hard deflate tried
 _UNIX_HOSTS = (3, 19)  # whose attributes hold a mode
 _SPECIAL = {  # and nothing else: old tools write modes of no kind for folders
     stat.S_IFLNK: "a link",
@@ -52,6 +52,7 @@ _SPECIAL = {  # and nothing else: old tools write modes of no kind for folders
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
 }
+_NEWEST = 63  # version of the format, times ten
 _CHUNK = MIB  # bytes read at a time
 _DIRECTORY_FOR_NAMES = 8 * MIB  # bytes of a directory that are looked at to tell what kind of zip it is
 
@@ -65,6 +66,7 @@ class Entry:
     size: int  # bytes, unpacked
     packed: int
     crc: int
+    needs: int  # the version of the format, times ten
     method: int
     flags: int
     mode: int  # of Unix; 0 where another system wrote it
@@ -81,8 +83,12 @@ class Entry:
         """Why its bytes cannot be read."""
         if self.flags & _ENCRYPTED:
             return "it is encrypted"
+        if self.flags & ~_USUAL:
+            return f"its flags are {self.flags:#06x}, which no model's writer sets"
         if self.method not in (STORED, DEFLATED):
             return f"it is packed by method {self.method}, which no model's writer uses"
+        if self.needs & 0xFF > _NEWEST:
+            return f"it needs version {(self.needs & 0xFF) / 10} of the format, which there is not"
         return None
 
 
@@ -239,7 +245,7 @@ class ZipArchive:
         said = {
             "name": (header[_LOCAL.size :], entry.raw_name),
             "method": (method, entry.method),
-            "flags": (flags & _WHAT_READERS_HEED, entry.flags & _WHAT_READERS_HEED),
+            "flags": (flags & ~0x0006, entry.flags & ~0x0006),
         }
         end = start + entry.packed
         numbers = (crc, packed, size)
@@ -398,21 +404,21 @@ def _comment_length(tail: bytes, at: int) -> int:
 
 
 def _end_at(file: int, tail: bytes, at: int, begin: int, problems: list[Problem]) -> _End:
-    _, disk, first_disk, here, count, size, start, _ = _END.unpack_from(tail, at)
-    stop = begin + at
+    _, *numbers, _ = _END.unpack_from(tail, at)
+    stop, located = begin + at, None
     locator = some(file, _LOCATOR.size, stop - _LOCATOR.size) if stop >= _LOCATOR.size + _END64.size else b""
     if locator.startswith(b"PK\x06\x07"):
+        _, its_disk, located, disks = _LOCATOR.unpack(locator)
         stop -= _LOCATOR.size + _END64.size
         record = some(file, _END64.size, stop)
         if not record.startswith(b"PK\x06\x06"):
             raise IntegrityError(f"the zip is damaged: no ZIP64 end at byte {stop:,}")
-        short = (disk, first_disk, here, count, size, start)
-        _, length, _, _, disk, first_disk, here, count, size, start = _END64.unpack(record)
-        long = (disk, first_disk, here, count, size, start)
-        if length != _END64.size - 12 or any(
-            a != b and a not in (_MANY, _LARGE) for a, b in zip(short, long, strict=True)
-        ):
+        _, length, _, _, *long = _END64.unpack(record)
+        agree = all(a == b or a in (_MANY, _LARGE) for a, b in zip(numbers, long, strict=True))
+        if not agree or length != _END64.size - 12 or its_disk != 0 or disks > 1:
             problems.append(Problem("zip-mismatch", "its two ends, for 32 and for 64 bits, say different things"))
+        numbers = long
+    disk, first_disk, here, count, size, start = numbers
     if (disk, first_disk) != (0, 0) or here != count:
         raise IntegrityError("the zip is one part of several", hint="join the parts first")
     shift = stop - size - start
@@ -420,6 +426,8 @@ def _end_at(file: int, tail: bytes, at: int, begin: int, problems: list[Problem]
         raise IntegrityError(
             "the zip is damaged or cut short", found=f"a directory up to byte {start + size:,}", expected=f"{stop:,}"
         )
+    if located not in (None, stop - shift):
+        problems.append(Problem("zip-mismatch", f"its end for 64 bits is not at byte {located:,}, as it says"))
     return _End(count, stop - size, size, shift)
 
 
@@ -446,7 +454,7 @@ def _directory(file: int, end: _End, problems: list[Problem]) -> Iterator[Entry]
 def _entry(data: bytearray, at: int, shift: int) -> tuple[Entry, int]:
     """The entry that begins at a place of the directory, and where it ends. Raises struct.error, IntegrityError."""
     fields = _CENTRAL.unpack_from(data, at)
-    mark, by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length = fields[:13]
+    mark, by, needs, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length = fields[:13]
     *_, attributes, header = fields
     if mark != b"PK\x01\x02":
         raise IntegrityError("the zip is damaged: its directory is none")
@@ -459,7 +467,7 @@ def _entry(data: bytearray, at: int, shift: int) -> tuple[Entry, int]:
     size, packed, header = _as_64(extra, size, packed, header)
     mode = attributes >> 16 if by >> 8 in _UNIX_HOSTS else 0
     name = _decoded(raw_name).rstrip("/") or "/"
-    return Entry(name, raw_name, size, packed, crc, method, flags, mode, header + shift, extra), stop
+    return Entry(name, raw_name, size, packed, crc, needs, method, flags, mode, header + shift, extra), stop
 
 
 def _as_64(extra: dict[int, bytes], *numbers: int) -> tuple[int, ...]:
