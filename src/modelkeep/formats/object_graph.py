@@ -53,12 +53,12 @@ class ObjectGraph:
                     "an object graph names objects that it lacks", found=max(named), expected=f"below {count}"
                 )
 
-    def at(self, path: Iterable[str], start: int = 0) -> int | None:
-        """The number of the object at a path of names; None where there is none."""
-        number: int | None = start
+    def at(self, path: Iterable[str]) -> int | None:
+        """The number of the object at a path of names from the root; None where there is none."""
+        number = 0 if self.nodes else None
         for name in path:
             number = None if number is None else self.nodes[number].children.get(name)
-        return number if self.nodes else None
+        return number
 
     def name_of(self, number: int) -> str:
         """The name of the variable of that number: its key without what all keys end with; "" for other objects."""

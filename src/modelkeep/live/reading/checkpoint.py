@@ -7,8 +7,9 @@ alone; what is then not found by name, a map of names can tell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -55,15 +56,32 @@ def read(
             f"the model {into.name!r} has no weights yet, because it was never built",
             hint="call it on a batch of data, or model.build(input_shape), before loading",
         )
-    found = _found(into, contents)
+    return Read(into, fill(into, contents, contents.path, skip=skip, compile=compile))
+
+
+def fill(
+    model: keras.Model,
+    contents: Contents,
+    prefix: Path,
+    *,
+    order: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    compile: bool = True,
+) -> tuple[Finding, ...]:
+    """Give a model the tensors of the checkpoint whose files begin with ``prefix``; all of them, or none.
+
+    ``order`` are the names of the model's layers in the order in which the checkpoint numbers them; without it they are
+    taken to be in the same. Raises NotFaithful.
+    """
+    found = _found(model, contents, prefix, order)
     beside, unused = found.left(contents)
-    report = matching.assign(found.pairs, missing=found.missing(into), unused=unused, skip=skip)
-    findings = (*report.findings, *found.findings, *beside)
-    if compile and into.compiled and contents.optimizer:
-        findings += _continued(into, contents, found)
-    for _, node in internals.walk(into):
+    report = matching.assign(found.pairs, missing=found.missing(model), unused=unused, skip=skip)
+    findings = (*report.findings, *found.findings, *beside, *_of_other_layers(contents, found))
+    if compile and model.compiled:
+        findings += _continued(model, contents, found)
+    for _, node in internals.walk(model):
         internals.finish(node)
-    return Read(into, findings)
+    return findings
 
 
 def optimizer_of(contents: Contents) -> tuple[ForeignTensor, ...]:
@@ -102,16 +120,31 @@ class _Found:
         return sum(tuple(variable.shape) == tensor.shape for variable, tensor in self.pairs)
 
 
-def _found(model: keras.Model, contents: Contents) -> _Found:
+def _found(model: keras.Model, contents: Contents, prefix: Path, order: Sequence[str]) -> _Found:
     """The best of the ways to begin: the checkpoint may be the model's own, or of something that holds the model."""
-    with open_bundle(contents.path, DEFAULT) as bundle:
+    with open_bundle(prefix, DEFAULT) as bundle:
         graph = graph_of(bundle, DEFAULT)
     tensors = {tensor.name: tensor for tensor in contents.tensors}
     starts = [0, *graph.nodes[0].children.values()]
-    walks = [(start, _Walk(graph, tensors, prefix).run(model, start)) for start in starts for prefix in _LAYERS]
+    walks = [(start, _Walk(graph, tensors, word, order).run(model, start)) for start in starts for word in _LAYERS]
     start, found = max(walks, key=lambda walk: walk[1].fits)
     found.within = frozenset(map(graph.name_of, graph.below(start)))
     return found
+
+
+def _of_other_layers(contents: Contents, found: _Found) -> Iterator[Finding]:
+    """Layers whose variables have in the file the name of another layer of the model: they may have changed places."""
+    names = contents.details.get("variables", {})
+    layers = {_layer_of(variable.path) for variable, _ in found.pairs}
+    pairs = ((_layer_of(variable.path), _layer_of(names.get(tensor.name, ""))) for variable, tensor in found.pairs)
+    for here, there in dict.fromkeys(pairs):
+        if there != here and there in layers:
+            text = f"takes what the file calls {there!r}, by its place in the model"
+            yield Finding("weights-renamed", Severity.WARNING, text, here)
+
+
+def _layer_of(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2]
 
 
 @dataclass
@@ -119,9 +152,12 @@ class _Walk:
     graph: ObjectGraph
     tensors: Mapping[str, ForeignTensor]
     numbering: str  # of _LAYERS, the one that is gone by
+    order: Sequence[str] = ()  # names of the outermost layers
     found: _Found = field(default_factory=_Found)
+    start: int = 0
 
     def run(self, model: keras.Model, start: int) -> _Found:
+        self.start = start
         waiting: list[tuple[Any, int]] = [(model, start)]
         seen = {start}
         while waiting:
@@ -130,7 +166,7 @@ class _Walk:
             for name, child in node.children.items():
                 if child in seen:
                     continue
-                inner = self._inner(thing, name)
+                inner = self._inner(thing, number, name)
                 key = self.graph.name_of(child)
                 if key in self.tensors:
                     self._take(inner, self.tensors[key])
@@ -148,10 +184,10 @@ class _Walk:
             self.found.findings.append(Finding("weights-state", Severity.NOTE, text, tensor.name))
             self.found.taken.add(tensor.name)
 
-    def _inner(self, thing: Any, name: str) -> Any:
+    def _inner(self, thing: Any, number: int, name: str) -> Any:
         """What an object of the model has under the name that the checkpoint has for it."""
         if name.startswith(_LAYERS):
-            return self._layer(thing, name) if isinstance(thing, keras.Model) else None
+            return self._layer(thing, name, outermost=number == self.start) if isinstance(thing, keras.Model) else None
         if isinstance(thing, list | tuple):
             return thing[int(name)] if name.isdecimal() and int(name) < len(thing) else None
         if isinstance(thing, Mapping):
@@ -160,11 +196,14 @@ class _Walk:
         inner = getattr(thing, _RENAMED[name], None) if inner is None and name in _RENAMED else inner
         return inner if isinstance(inner, (internals.Variable, keras.Layer, list, tuple, Mapping)) else None
 
-    def _layer(self, model: keras.Model, name: str) -> keras.Layer | None:
+    def _layer(self, model: keras.Model, name: str, *, outermost: bool) -> keras.Layer | None:
         prefix, _, number = name.rpartition("-")
         if f"{prefix}-" != self.numbering or not number.isdecimal():
             return None
         layers = [layer for layer in model.layers if layer.weights or self.numbering == _LAYERS[0]]
+        if outermost and self.order and self.numbering == _LAYERS[0]:
+            by_name = {layer.name: layer for layer in layers}
+            layers = [by_name.get(each) for each in self.order]
         return layers[int(number)] if int(number) < len(layers) else None
 
 

@@ -24,9 +24,9 @@ from modelkeep.formats import keras_archive as keras_file
 from modelkeep.formats.contents import Contents, ForeignTensor
 from modelkeep.formats.forms import look
 from modelkeep.formats.limits import DEFAULT
-from modelkeep.formats.saved_model import OWN
-from modelkeep.live.reading import Read, h5, keras_archive, weights
-from modelkeep.live.reading.checkpoint import optimizer_of
+from modelkeep.formats.saved_model import OWN, VARIABLES
+from modelkeep.live import building
+from modelkeep.live.reading import Read, checkpoint, h5, keras_archive, weights
 from modelkeep.report import Finding, Severity, several
 from modelkeep.storage.hashing import digest_of
 
@@ -51,8 +51,10 @@ def read(
         with keras_file.read(look(contents.path / OWN), DEFAULT, False) as inside:
             found = keras_archive.read(inside, into=into, **terms)
             return Read(found.model, (*found.findings, _compared(inside, contents)))
-    if "layers" in contents.details:
+    if any(layer["weights"] for layer in contents.details.get("layers", ())):
         return h5.read(_by_layer(contents), into=into, **terms)
+    if contents.config is not None:
+        return _by_object(contents, into, **terms)
     if into is not None:
         return weights.read(_by_name(contents), into=into, **terms)
     raise CannotLoad(
@@ -61,6 +63,30 @@ def read(
         expected="one that Keras 2 or modelkeep saved, of a sequential or functional model",
         hint="it answers all the same through its engine; or give the model that takes its variables: into=model",
     )
+
+
+def _by_object(
+    contents: Contents, into: keras.Model | None, *, custom_objects: Any, trust: Sequence[str], compile: bool, skip: Any
+) -> Read:
+    """As a checkpoint is read: where nothing was traced, layers list no weights."""
+    prefix, order = contents.path / VARIABLES, [layer["layer"] for layer in contents.details.get("layers", ())]
+    if into is not None:
+        return Read(into, checkpoint.fill(into, contents, prefix, skip=skip, compile=compile))
+    version, wanted = contents.writer.get("keras"), contents.compile if compile else None
+    built = building.build(
+        contents.config,
+        keras_version=version,
+        compile_config=wanted,
+        custom_objects=custom_objects,
+        trust=trust,
+        file=contents.path.name,
+    )
+    findings = built.findings
+    if wanted is not None:
+        findings += building.compile_model(built.model, wanted, keras_version=version, objects=built.objects)
+    now = {old: new for new, old in built.renamed.items()}
+    order = [now.get(name, name) for name in order]
+    return Read(built.model, (*findings, *checkpoint.fill(built.model, contents, prefix, order=order, skip=skip)))
 
 
 def _by_layer(contents: Contents) -> Contents:
@@ -76,7 +102,7 @@ def _by_layer(contents: Contents) -> Contents:
     ]
     tensors = tuple(replace(tensor, name=new.get(tensor.name, tensor.name)) for tensor in contents.tensors)
     details = {**contents.details, "layers": layers}
-    return replace(contents, tensors=tensors, optimizer=optimizer_of(contents), details=details)
+    return replace(contents, tensors=tensors, optimizer=checkpoint.optimizer_of(contents), details=details)
 
 
 def _by_name(contents: Contents) -> Contents:
