@@ -392,7 +392,7 @@ def test_links_whose_names_are_paths_are_not_followed() -> None:
         file["a"] = np.ones(2)
         file["aXb"] = np.ones(2)
 
-    assert broken_by(written(fill).replace(b"aXb\0", b"a/b\0")) == {"hdf5-name": "it.h5:/"}
+    assert broken_by(written(fill).replace(b"aXb\0", b"a/b\0")) == {"hdf5-name": "it.h5:/a/b"}
 
 
 # --- before and behind
@@ -468,6 +468,41 @@ def test_a_heap_that_does_not_step_forwards_is_refused() -> None:
             break
     with pytest.raises(IntegrityError, match="damaged"):
         broken_by(bytes(data))
+
+
+def chunked(file: h5py.File) -> None:
+    file.create_dataset("x", data=np.arange(64, dtype="i4").reshape(4, 4, 4), chunks=(2, 2, 4))
+
+
+def test_chunks_of_another_rank_than_their_dataset_are_refused() -> None:
+    # CVE-2026-19025: the layout holds the lengths of a chunk and of an element, and before them how many they are.
+    layout = b"".join(length.to_bytes(4, "little") for length in (2, 2, 4, 4))
+    data = bytearray(written(chunked))
+    place = data.index(layout)
+    assert data[place - 9] == 4
+    data[place - 9] = 3
+    with pytest.raises(IntegrityError):
+        broken_by(bytes(data))
+
+
+def test_a_chunk_of_another_size_than_it_declares_is_not_read() -> None:
+    # CVE-2025-44904: the size stands in the index, too.
+    def short(file: h5py.File) -> None:
+        made = file.create_dataset("x", shape=(64,), dtype="f8", chunks=(64,), fletcher32=True)
+        made.id.write_direct_chunk((0,), bytes(300))
+
+    with walked(written(short)) as tree:
+        assert [problem.rule for problem in tree.problems] == ["hdf5-chunk"]
+        with pytest.raises(UnsafeContent, match="hdf5-chunk"):
+            tree.datasets["x"].read()
+
+
+def test_what_a_virtual_dataset_is_made_of_is_not_looked_at(secret: Path) -> None:
+    # HDF5 1.14 overflows its stack on a selection of more dimensions than there are.
+    data = bytearray(written(lambda file: virtual(file, secret), libver="v110"))
+    heap = data.index(b"GCOL")
+    data[heap + 32 :] = b"\x7f" * (len(data) - heap - 32)
+    assert broken_by(bytes(data)) == {"hdf5-virtual-dataset": "it.h5:/layers/dense/vars/1"}
 
 
 # --- limits
@@ -563,7 +598,7 @@ def test_a_file_that_was_cut_is_refused(data: bytes, part: float) -> None:
 
 
 def test_every_rule_has_its_level_and_is_used() -> None:
-    files = [SOURCE / f"{name}.py" for name in ("hdf5", "superblock", "h5")]
+    files = [*SOURCE.glob("hdf5*.py"), SOURCE / "superblock.py", SOURCE / "h5.py"]
     named = {one for file in files for one in re.findall(r'"((?:hdf5|h5)-[a-z-]+)"', file.read_text())}
     told = set(re.findall(r'"((?:hdf5|h5)-[a-z-]+)"', Path(rules_of_hdf5.__file__).read_text()))
     assert named == told

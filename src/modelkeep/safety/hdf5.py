@@ -43,7 +43,8 @@ rules(
         Level.CRITICAL,
         "A dataset packed by a filter other than deflate, shuffle and Fletcher32",
         "HDF5 loads a shared library for a filter that it does not know, from a folder that the environment names, "
-        "and runs it on the file's bytes. Keras packs nothing.",
+        "and runs it on the file's bytes; some of its own overflow. Keras packs nothing.",
+        ("CVE-2025-2308", "CVE-2025-44905", "CVE-2026-19026"),
     ),
     Rule(
         "hdf5-name",
@@ -78,8 +79,9 @@ rules(
         "hdf5-chunk",
         Level.HIGH,
         "Chunks that are not what their dataset declares",
-        "HDF5 takes memory for whole chunks, and inflates a packed one however far it goes, before it compares.",
-        _EXHAUSTS,
+        "HDF5 takes memory for whole chunks, inflates a packed one however far it goes, and copies one of another size "
+        "than it declares beyond its room.",
+        ("CVE-2025-44904", *_EXHAUSTS),
     ),
     Rule(
         "hdf5-overlap",
@@ -94,7 +96,7 @@ rules(
         "A dataset that is no array of numbers",
         "References lead to other objects, and types of variable length or of many members reach parts of the HDF5 "
         "library in which weaknesses were found. Weights are integers, floating-point, complex or truth values.",
-        ("CVE-2016-4333", "CVE-2025-2309"),
+        ("CVE-2016-4333", "CVE-2025-2309", "CVE-2026-26197"),
     ),
     Rule(
         "hdf5-object",
@@ -136,11 +138,11 @@ rules(
     ),
     Rule(
         "hdf5-extension",
-        Level.MEDIUM,
+        Level.HIGH,
         "An extension of the superblock",
         "It can hold an image of the library's cache and tables of free space, parts of the HDF5 library in which "
         "weaknesses were found. Keras writes none.",
-        ("CVE-2025-6816", "CVE-2025-7067", "CVE-2025-7069"),
+        ("CVE-2025-6269", "CVE-2025-7067", "CVE-2025-7069", "CVE-2026-17572"),
     ),
     Rule(
         "hdf5-user-block",
