@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from layers_of_keras2 import Case, floats, images, keras, write
+from layers_of_keras2 import Case, floats, images, keras, main
 
 L = keras.layers
 K = keras.backend
@@ -53,7 +53,7 @@ ONE = {
     "activations-2": lambda x: (
         tf.nn.gelu(x) + tf.nn.silu(x) + tf.sigmoid(x) + tf.tanh(x) + tf.nn.softplus(x) + tf.nn.softsign(x)
     ),
-    "activations-3": lambda x: tf.keras.activations.relu(x) if False else tf.nn.gelu(x, approximate=True),
+    "gelu-approximate": lambda x: tf.nn.gelu(x, approximate=True),
     "softmax": lambda x: tf.nn.softmax(x, axis=1) + tf.nn.log_softmax(x),
     "softmax-plain": lambda x: tf.nn.softmax(x),
     "reshape": lambda x: tf.reshape(x, [-1, 12]),
@@ -109,18 +109,15 @@ def all_cases() -> Iterator[Case]:
     for cases, x in ((ONE, floats(2, 3, 4)), (IMAGES, images(2, 8, 6, 3))):
         for name, function in cases.items():
             inputs = keras.Input(x.shape[1:])
-            yield name, [keras.Model(inputs, L.Activation("linear")(function(inputs)))], [x]
+            yield name, keras.Model(inputs, L.Activation("linear")(function(inputs))), [x]
     first, second = keras.Input((3, 4)), keras.Input((3, 4))
     both = tf.concat([first, second], axis=-1) * tf.reduce_mean(second)
-    yield "two-inputs", [keras.Model([first, second], [both, first - second])], [floats(2, 3, 4), floats(2, 3, 4)]
+    yield "two-inputs", keras.Model([first, second], [both, first - second]), [floats(2, 3, 4), floats(2, 3, 4)]
     inner_input = keras.Input((4,))
     inner = keras.Model(inner_input, tf.nn.relu(L.Dense(3)(inner_input)) * 2.0)
     outer = keras.Input((4,))
-    yield "nested", [keras.Model(outer, inner(outer) + inner(outer * 0.5))], [floats(2, 4)]
+    yield "nested", keras.Model(outer, inner(outer) + inner(outer * 0.5)), [floats(2, 4)]
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(exist_ok=True)
-    for name, (model,), inputs in all_cases():
-        write(folder, name, model, inputs)
+    main(Path(sys.argv[1]), all_cases())

@@ -160,7 +160,7 @@ def keras1_time_distributed_dense(node: Node) -> str:
     for name in ("batch_input_shape", "input_dtype", "input_length"):
         inner.pop(name, None)
     node.class_name = "TimeDistributed"
-    kept = {name: node.config[name] for name in ("name", "trainable", "batch_input_shape") if name in node.config}
+    kept: JSON = {name: node.config[name] for name in ("name", "trainable", "batch_input_shape") if name in node.config}
     node.config = {
         **kept,
         "layer": {"class_name": "Dense", "config": {**inner, "name": f"{inner.get('name', '')}_dense"}},

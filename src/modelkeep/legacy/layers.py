@@ -174,6 +174,16 @@ def _policy_name(policy: Any) -> str | None:
     return {"_infer": "float32", "infer": "float32"}.get(name, name) if isinstance(name, str) else None
 
 
+@rule("slash-in-name")
+def slash_in_name(node: Node) -> str | None:
+    """Slashes are kept for paths. Those of a model's own layers are renamed where their calls are known, too."""
+    name = node.config.get("name")
+    if not isinstance(name, str) or "/" not in name:
+        return None
+    node.config["name"] = name.replace("/", "_")
+    return f"was called {name}"
+
+
 @rule("input-layer", "InputLayer")
 def input_layer(node: Node) -> str | None:
     """The shape of an input has another name; Keras 2 wrote inputs that sequences of any length share, too."""

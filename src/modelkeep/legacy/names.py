@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from modelkeep.legacy.rules import JSON
 
 
+def without_slashes(names: Sequence[str]) -> dict[str, str]:
+    """The new name of each that has a slash: with underscores, and a number where another has that name."""
+    taken, new = set(names), dict[str, str]()
+    for name in dict.fromkeys(names):
+        if "/" in name:
+            new[name] = _free(name.replace("/", "_"), taken)
+            taken.add(new[name])
+    return new
+
+
 def rename(config: JSON) -> dict[str, str]:
     """Take the slashes out of the names of a model's own layers, in place; the answer has the old name of each new."""
-    taken = {_name(layer) for layer in config["layers"]}
-    old = [name for name in dict.fromkeys(map(_name, config["layers"])) if "/" in name]
-    new: dict[str, str] = {}
-    for name in old:
-        new[name] = _free(name.replace("/", "_"), taken)
-        taken.add(new[name])
+    new = without_slashes([_name(layer) for layer in config["layers"]])
     if new:
         for layer in config["layers"]:
             for named in (layer, layer["config"]):

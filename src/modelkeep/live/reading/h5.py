@@ -30,7 +30,7 @@ def read(
     reason, and NotFaithful with the report where a tensor or a variable stands alone.
     """
     if into is not None:
-        return Read(into, fill(into, contents, skip=skip))
+        return Read(into, _assigned(into, legacy_weights.plan(into, contents), skip))
     if contents.config is None:
         raise CannotLoad(
             f"{contents.path.name} holds weights and no architecture",
@@ -51,11 +51,6 @@ def read(
         findings += building.compile_model(built.model, contents.compile, keras_version=version, objects=built.objects)
         findings += _continued(built.model, contents, plan)
     return Read(built.model, tuple(findings))
-
-
-def fill(model: keras.Model, contents: Contents, *, skip: Sequence[str] = ()) -> tuple[Finding, ...]:
-    """Give a model the weights of a file in the old layout: all of them, or none. Raises NotFaithful."""
-    return _assigned(model, legacy_weights.plan(model, contents), skip)
 
 
 def _assigned(model: keras.Model, plan: legacy_weights.Plan, skip: Sequence[str]) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from modelkeep.formats.contents import Contents, ForeignTensor
+from modelkeep.legacy.names import without_slashes
 from modelkeep.live import internals
 from modelkeep.live.internals import Variable
 from modelkeep.live.matching import Pair
@@ -76,8 +77,9 @@ class _Planning:
 
     def _layers(self, groups: Mapping[str, Sequence[ForeignTensor]]) -> Iterator[tuple[keras.Layer, str]]:
         """Each layer of the model that has weights, and its name in the file."""
-        layers = [layer for layer in self.model.layers if _has_weights(layer)]
-        names = {layer.name: self.renamed.get(layer.name, layer.name) for layer in layers}
+        layers = [layer for layer in self.model.layers if layer.weights]
+        renamed = {new: old for old, new in without_slashes(list(groups)).items()} | self.renamed
+        names = {layer.name: renamed.get(layer.name, layer.name) for layer in layers}
         if not any(name in groups for name in names.values()):
             filled = [name for name, group in groups.items() if group]
             if len(filled) == len(layers):
@@ -117,10 +119,6 @@ class _Planning:
 
     def _unused(self, tensors: Iterable[ForeignTensor]) -> None:
         self.plan.unused += _without_states(list(tensors))[1]
-
-
-def _has_weights(layer: keras.Layer) -> bool:
-    return bool(layer.weights)
 
 
 def _without_states(tensors: list[ForeignTensor]) -> tuple[list[ForeignTensor], list[ForeignTensor]]:

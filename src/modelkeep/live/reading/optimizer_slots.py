@@ -120,7 +120,9 @@ class _Reading:
         for word, weight in ((first, rest), (final, before)):
             path = self.paths.get(f"{weight}:0") or self.paths.get(weight)
             if word in words and path is not None:
-                return self._slot(path, words[word]), tensor
+                # Some releases made slots that the arguments leave unused.
+                is_used = any(name.endswith(f"/{words[word]}") for name in self.slots)
+                return (self._slot(path, words[word]), tensor) if is_used else None
         raise _DoesNotFit(f"{tensor.name} belongs to no weight of the model")
 
     def _by_order(self, tensors: Sequence[ForeignTensor], kinds: Sequence[str]) -> list[Pair]:
