@@ -21,6 +21,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from scipy import sparse
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
@@ -146,6 +149,11 @@ def test_joblib_writes_arrays_between_the_opcodes(compress: Any, tmp_path: Path)
 def test_estimators_are_known(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((10, 2))
     values = [StandardScaler().fit(x), LabelEncoder().fit(["a", "b"]), LogisticRegression().fit(x, [0, 1] * 5)]
+    values += [
+        TfidfVectorizer().fit(["some text"]),
+        sparse.csr_matrix(x),
+        GradientBoostingClassifier().fit(x, [0, 1] * 5),
+    ]
     joblib.dump(values, tmp_path / "scaler.joblib")
     (tmp_path / "scaler.pkl").write_bytes(pickle.dumps(values))
     assert rules(tmp_path / "scaler.joblib") == rules(tmp_path / "scaler.pkl") == ["pickle"]

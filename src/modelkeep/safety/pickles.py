@@ -54,6 +54,7 @@ rules(
 
 _PLAIN = """
 builtins: int float complex str bytes bytearray bool list dict set frozenset tuple slice range object
+builtins: unicode long xrange
 collections: OrderedDict defaultdict Counter deque
 copyreg: _reconstructor
 _codecs: encode
@@ -61,13 +62,16 @@ datetime: date datetime time timedelta timezone
 decimal: Decimal
 fractions: Fraction
 uuid: UUID
-numpy: dtype ndarray
+numpy: dtype ndarray bool_ bool str_ bytes_ int8 int16 int32 int64 uint8 uint16 uint32 uint64
+numpy: float16 float32 float64 complex64 complex128
+numpy.core._internal: _reconstruct
 numpy.core.multiarray: _reconstruct scalar
 numpy.core.numeric: _frombuffer
 numpy.ma.core: _mareconstruct MaskedArray
 numpy.random._pickle: __randomstate_ctor __generator_ctor __bit_generator_ctor
 numpy.random._mt19937: MT19937
-numpy.random._pcg64: PCG64
+numpy.random._pcg64: PCG64 PCG64DXSM
+numpy.random.bit_generator: SeedSequence __pyx_unpickle_SeedSequence
 joblib.numpy_pickle: NumpyArrayWrapper
 pandas._libs.internals: _unpickle_block
 pandas.core.frame: DataFrame
@@ -99,7 +103,10 @@ _KNOWN = frozenset(
 )
 _TOKENIZER = re.compile(r"(?:tensorflow\.python\.|tensorflow\.)?(?:tf_keras|keras)(?:[._]\w+)*\.text\.Tokenizer")
 # Classes whose making sets attributes and no more. What lies under the excepted names opens files.
-_ESTIMATOR = re.compile(r"(?:sklearn|scipy\.sparse|torch\.nn\.modules)(?:\.\w+)*\.[A-Z]\w*")
+_ESTIMATOR = re.compile(
+    r"sklearn(?:\.\w+)*\.(?:_?[A-Z]\w*|__pyx_unpickle_\w+|newObj)|torch\.nn\.modules(?:\.\w+)*\.[A-Z]\w*"
+    r"|scipy\.sparse\._?\w+\.(?:csr|csc|coo|bsr|dia|dok|lil)_(?:matrix|array)"
+)
 _EXCEPTED = re.compile(r"\.(?:externals|datasets|tests?|_testing|utils\._testing)\.")
 
 _VOCABULARIES = ("word_counts", "word_docs", "index_docs", "index_word", "word_index")
@@ -136,7 +143,7 @@ def is_known(name: str) -> bool:
     """Whether a class or function is one of those that only build plain values, arrays, tokenizers, estimators."""
     module, _, last = name.rpartition(".")
     name = f"{_RENAMED.get(module, module)}.{last}"
-    if name in _KNOWN or name in ("builtins.unicode", "builtins.long") or _TOKENIZER.fullmatch(name):
+    if name in _KNOWN or _TOKENIZER.fullmatch(name):
         return True
     return _ESTIMATOR.fullmatch(name) is not None and not _EXCEPTED.search(name)
 
