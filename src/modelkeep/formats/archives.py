@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -98,7 +99,10 @@ def _model_of(
         yield replace(
             contents,
             size=outer.size or sum(files.sizes.values()),
-            members=(*contents.members, *(Member(name, files.sizes[name]) for name in beside)),
+            members=(
+                *contents.members,
+                *(Member(name, files.sizes[name], partial(files.read, name)) for name in beside),
+            ),
             pickles=(*contents.pickles, *_pickles(folder, beside)),
             details={**contents.details, "archive": archive},
             problems=(*problems, *files.problems, *contents.problems),
