@@ -248,7 +248,8 @@ def _code(here: _Place) -> Problem:
 def _check_text(here: _Place) -> Iterator[Problem]:
     text, key = here.value, here.key
     if is_code(text):
-        yield _code(here)
+        if not _is_of_lambda(here):
+            yield _code(here)
     elif key == "name":
         if ".." in re.split(r"[/\\]", text) or "\0" in text or "\\" in text or text.startswith("/"):
             yield Problem("layer-name", f"the name {_shown(text)}", str(here))
@@ -256,6 +257,16 @@ def _check_text(here: _Place) -> Iterator[Problem]:
         yield Problem("file-argument", f"{key} is {_shown(text)}", str(here))
     elif isinstance(key, str) and key not in _FREE_TEXT and _OUTSIDE.match(text):
         yield Problem("file-argument" if here.of_keras else "outside-reference", f"{key} is {_shown(text)}", str(here))
+
+
+def _is_of_lambda(here: _Place) -> bool:
+    """Whether the code is that of a lambda which was told already, as a record or as a Lambda layer's function."""
+    above: list[_Place] = []
+    while here.holder is not None and len(above) < 3:
+        here = here.holder
+        above.append(here)
+    names = [place.value.get("class_name") for place in above if isinstance(place.value, dict)]
+    return "__lambda__" in names or ("Lambda" in names and len(above) == 3 and above[0].key == "function")
 
 
 def is_code(text: str) -> bool:
