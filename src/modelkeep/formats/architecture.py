@@ -16,8 +16,7 @@ from modelkeep.formats import strict_json
 from modelkeep.formats.contents import Contents, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
-from modelkeep.formats.streams import fill
-from modelkeep.formats.zip_reading import open_regular
+from modelkeep.formats.streams import fill, open_regular
 
 WAY_OUT_OF_YAML = (
     "with the Keras that wrote it (at most 2.5), in a place where it may run what it likes: "

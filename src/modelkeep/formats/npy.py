@@ -20,8 +20,7 @@ from modelkeep.errors import IntegrityError, LimitExceeded, UnsafeContent
 from modelkeep.formats.contents import Contents, ForeignTensor, Member, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
-from modelkeep.formats.streams import ByteRange
-from modelkeep.formats.zip_reading import open_regular
+from modelkeep.formats.streams import ByteRange, open_regular
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ from modelkeep.formats import npy
 from modelkeep.formats.contents import Contents, ForeignTensor, Member, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
-from modelkeep.formats.streams import Chunks
-from modelkeep.formats.zip_reading import ZipArchive, open_regular
+from modelkeep.formats.streams import Chunks, open_regular
+from modelkeep.formats.zip_reading import ZipArchive
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,8 +20,7 @@ from modelkeep.formats import strict_json
 from modelkeep.formats.contents import Contents, ForeignTensor, Problem
 from modelkeep.formats.forms import Form, Place
 from modelkeep.formats.limits import Limits
-from modelkeep.formats.streams import fill, some
-from modelkeep.formats.zip_reading import open_regular
+from modelkeep.formats.streams import fill, open_regular, some
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkeep.errors import IntegrityError, StorageError
+from modelkeep.errors import IntegrityError, NotFound, StorageError, UsageError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+def open_regular(path: Path) -> int:
+    """The descriptor of a regular file. Raises NotFound, UsageError, StorageError."""
+    try:
+        # NONBLOCK: opening must not wait for somebody to write into a pipe.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise UsageError(f"{path} is not a file")
+    return file
 
 
 def some(file: int, length: int, offset: int) -> bytes:

@@ -20,8 +20,8 @@ from modelkeep.formats import tar_reading
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import MIB, Limits
 from modelkeep.formats.member_names import fault_of
-from modelkeep.formats.streams import ByteRange, Chunks
-from modelkeep.formats.zip_reading import open_regular, open_zip
+from modelkeep.formats.streams import ByteRange, Chunks, open_regular
+from modelkeep.formats.zip_reading import open_zip
 from modelkeep.storage.local import write_all
 
 ZIP, TAR, TAR_GZ, TAR_ZST = "zip", "tar", "tar.gz", "tar.zst"

@@ -1,6 +1,4 @@
-"""Zip files that others wrote, by our own reading of PKWARE's APPNOTE 6.3.10.
-
-https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+"""Zip files that others wrote, each member held against the directory that :mod:`.zip_directory` reads.
 
 A zip file says most things twice: in a header before each member and in a directory at the end. Programs
 differ in which they believe, so a file that says two things can be one to a scanner and another to the
@@ -12,39 +10,38 @@ writes members stored, Python's zipfile in general stored or deflated; nothing e
 from __future__ import annotations
 
 import os
-import re
 import stat
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
-from modelkeep.errors import IntegrityError, LimitExceeded, NotFound, StorageError, UnsafeContent, UsageError
+from modelkeep.errors import IntegrityError, LimitExceeded, StorageError, UnsafeContent
 from modelkeep.formats.contents import Problem
 from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.formats.member_names import clashes, fault_of
-from modelkeep.formats.streams import ByteRange, fill, some
+from modelkeep.formats.streams import ByteRange, fill, open_regular, some
+from modelkeep.formats.zip_directory import (
+    DEFLATED,
+    DESCRIPTOR,
+    EFFORT,
+    LARGE,
+    STORED,
+    UTF8,
+    ZIP64,
+    End,
+    Entry,
+    entries,
+    extra_fields,
+    find_end,
+)
 
-STORED, DEFLATED = 0, 8
 _LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
-_CENTRAL = struct.Struct("<4s6H3L5H2L")  # 4.3.12
-_END = struct.Struct("<4s4H2LH")  # 4.3.16
-_END64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
-_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
-_LONGEST_COMMENT = 0xFFFF
-_MANY, _LARGE = 0xFFFF, 0xFFFFFFFF  # in the place of a number that ZIP64 holds
-_ZIP64 = 0x0001  # extra field, 4.5.3
 _UNICODE_PATH = 0x7075  # extra field, 4.6.9
-_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
-_DESCRIPTOR = 0x0008  # sizes and CRC follow the data: the writer could not seek
-_UTF8 = 0x0800
-_USUAL = 0x0006 | _DESCRIPTOR | _UTF8  # and how hard deflate tried
-_UNIX_HOSTS = (3, 19)  # whose attributes hold a mode
 _SPECIAL = {  # and nothing else: old tools write modes of no kind for folders
     stat.S_IFLNK: "a link",
     stat.S_IFCHR: "a device",
@@ -52,54 +49,8 @@ _SPECIAL = {  # and nothing else: old tools write modes of no kind for folders
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
 }
-_NEWEST = 63  # version of the format, times ten
 _CHUNK = MIB  # bytes read at a time
 _DIRECTORY_FOR_NAMES = 8 * MIB  # bytes of a directory that are looked at to tell what kind of zip it is
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file in a zip, as the directory has it."""
-
-    name: str
-    raw_name: bytes
-    size: int  # bytes, unpacked
-    packed: int
-    crc: int
-    needs: int  # the version of the format, times ten
-    method: int
-    flags: int
-    mode: int  # of Unix; 0 where another system wrote it
-    header: int  # where its local header begins
-    extra: dict[int, bytes]
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it stands for a folder."""
-        return self.raw_name.endswith(b"/")
-
-    @property
-    def fault(self) -> str | None:
-        """Why its bytes cannot be read."""
-        if self.flags & _ENCRYPTED:
-            return "it is encrypted"
-        if self.flags & ~_USUAL:
-            return f"its flags are {self.flags:#06x}, which no model's writer sets"
-        if self.method not in (STORED, DEFLATED):
-            return f"it is packed by method {self.method}, which no model's writer uses"
-        if self.needs & 0xFF > _NEWEST:
-            return f"it needs version {(self.needs & 0xFF) / 10} of the format, which there is not"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """What stands at the end of a zip: where the directory is, and how many entries it has."""
-
-    count: int
-    start: int  # of the directory
-    size: int
-    shift: int  # bytes before the first header that the offsets do not count
 
 
 class ZipArchive:
@@ -110,20 +61,16 @@ class ZipArchive:
         self.problems: list[Problem] = []
         self._file, self._limits = file, limits
         self._closing = ExitStack()
-        end = _find_end(file, size, self.problems)
+        end = find_end(file, size, self.problems)
         limits.check("members", end.count, "the zip has too many members")
         limits.check("config", end.size, "the directory of the zip is too large")
-        listed = list(_directory(file, end, self.problems))
+        listed = list(entries(file, end, self.problems))
         self._starts = {entry.header: self._check_record(entry, end.start) for entry in listed}
         self._check_layout(listed, end)
         self._check_names(listed)
         self._check_sizes(listed, size)
         self.entries = {entry.name: entry for entry in listed if not entry.is_folder}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The bytes of each file, unpacked, by its name."""
-        return {name: entry.size for name, entry in self.entries.items()}
+        self.sizes = {name: entry.size for name, entry in self.entries.items()}  # bytes, unpacked
 
     def read(self, name: str) -> bytes:
         """All bytes of a file, checked; whoever asks has looked at its size. Raises as :meth:`chunks`."""
@@ -238,22 +185,22 @@ class ZipArchive:
                 found=f"data up to byte {start + entry.packed:,}",
                 expected=f"at most {directory:,}",
             )
-        extra = _extra(some(self._file, extra_length, start - extra_length))
-        sizes = extra.get(_ZIP64, b"")
-        if _LARGE in (size, packed) and len(sizes) >= 16:
+        extra = extra_fields(some(self._file, extra_length, start - extra_length))
+        sizes = extra.get(ZIP64, b"")
+        if LARGE in (size, packed) and len(sizes) >= 16:
             size, packed = struct.unpack_from("<2Q", sizes)
         said = {
             "name": (header[_LOCAL.size :], entry.raw_name),
             "method": (method, entry.method),
-            "flags": (flags & ~0x0006, entry.flags & ~0x0006),
+            "flags": (flags & ~EFFORT, entry.flags & ~EFFORT),
         }
         end = start + entry.packed
         numbers = (crc, packed, size)
-        if entry.flags & _DESCRIPTOR:
+        if entry.flags & DESCRIPTOR:
             end, described = self._descriptor(entry, end)
             if not described:
                 self._add("zip-mismatch", "what stands behind its data is not what the directory says", entry.name)
-        if not (entry.flags & _DESCRIPTOR and numbers == (0, 0, 0)):
+        if not (entry.flags & DESCRIPTOR and numbers == (0, 0, 0)):
             said["sizes and CRC"] = numbers, (entry.crc, entry.packed, entry.size)
         for what, (here, there) in said.items():
             if here != there and not _is_unknown(entry, what, numbers):
@@ -275,7 +222,7 @@ class ZipArchive:
                     return at + len(expected), True
         return at, False
 
-    def _check_layout(self, listed: list[Entry], end: _End) -> None:
+    def _check_layout(self, listed: list[Entry], end: End) -> None:
         """One record after the other from the first byte, then the directory."""
         spans = sorted((entry.header, self._starts[entry.header][1], entry.name) for entry in listed)
         first = spans[0][0] if spans else end.start
@@ -306,7 +253,7 @@ class ZipArchive:
         also = entry.extra.get(_UNICODE_PATH, b"")[5:]  # behind its version and the CRC of the name
         if also and also.rstrip(b"/").decode(errors="replace") != entry.name and entry.raw_name.isascii():
             self._add("zip-name-encoding", f"{entry.name!r} is also called {also[:200]!r}", entry.name)
-        elif not entry.raw_name.isascii() and not entry.flags & _UTF8:
+        elif not entry.raw_name.isascii() and not entry.flags & UTF8:
             self._add("zip-name-encoding", f"the name {entry.name!r} does not say how it is encoded", entry.name)
 
     def _check_sizes(self, listed: list[Entry], size: int) -> None:
@@ -340,21 +287,6 @@ def open_zip(path: Path, limits: Limits = DEFAULT) -> Iterator[ZipArchive]:
         os.close(file)
 
 
-def open_regular(path: Path) -> int:
-    """The descriptor of a regular file. Raises NotFound, UsageError, StorageError."""
-    try:
-        # NONBLOCK: opening must not wait for somebody to write into a pipe.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise NotFound(f"there is no file {path}") from None
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise UsageError(f"{path} is not a file")
-    return file
-
-
 def names_in(path: Path) -> frozenset[str]:
     """What the directory of a zip names, unchecked; nothing for any other file. Raises NotFound, StorageError.
 
@@ -363,146 +295,21 @@ def names_in(path: Path) -> frozenset[str]:
     file = open_regular(path)
     try:
         odd: list[Problem] = []
-        end = _find_end(file, os.fstat(file).st_size, odd)
+        end = find_end(file, os.fstat(file).st_size, odd)
         is_inside = some(file, 2, 0) != b"PK" and any(problem.rule == "zip-trailing" for problem in odd)
         if is_inside or end.size > _DIRECTORY_FOR_NAMES or end.count > DEFAULT.members:
             return frozenset()
-        return frozenset(entry.name for entry in _directory(file, end, []))
+        return frozenset(entry.name for entry in entries(file, end, []))
     except (IntegrityError, LimitExceeded):
         return frozenset()
     finally:
         os.close(file)
 
 
-# --- the end and the directory
-
-
-def _find_end(file: int, size: int, problems: list[Problem]) -> _End:
-    begin = max(0, size - _END.size - _LONGEST_COMMENT)
-    tail = some(file, size - begin, begin)
-    places = [match.start() for match in re.finditer(b"PK\x05\x06", tail) if match.start() + _END.size <= len(tail)]
-    if not places:
-        raise IntegrityError("the zip has no end: it is cut short, or no zip at all")
-    fitting = [at for at in places if at + _END.size + _comment_length(tail, at) == len(tail)]
-    at = (fitting or places)[-1]
-    if not fitting:
-        behind = len(tail) - at - _END.size - _comment_length(tail, at)
-        problems.append(
-            Problem("zip-trailing", f"{abs(behind):,} bytes {'behind' if behind > 0 else 'too few at'} its end")
-        )
-    elif _comment_length(tail, at):
-        problems.append(Problem("zip-comment", f"a comment of {_comment_length(tail, at):,} bytes"))
-    end = _end_at(file, tail, at, begin, problems)
-    if len(fitting) > 1 or [other for other in places if begin + other >= end.start and other != at]:
-        problems.append(Problem("zip-two-ends", "it ends twice: programs differ in which directory they take"))
-    return end
-
-
-def _comment_length(tail: bytes, at: int) -> int:
-    length: int = _END.unpack_from(tail, at)[-1]
-    return length
-
-
-def _end_at(file: int, tail: bytes, at: int, begin: int, problems: list[Problem]) -> _End:
-    _, *numbers, _ = _END.unpack_from(tail, at)
-    stop, located = begin + at, None
-    locator = some(file, _LOCATOR.size, stop - _LOCATOR.size) if stop >= _LOCATOR.size + _END64.size else b""
-    if locator.startswith(b"PK\x06\x07"):
-        _, its_disk, located, disks = _LOCATOR.unpack(locator)
-        stop -= _LOCATOR.size + _END64.size
-        record = some(file, _END64.size, stop)
-        if not record.startswith(b"PK\x06\x06"):
-            raise IntegrityError(f"the zip is damaged: no ZIP64 end at byte {stop:,}")
-        _, length, _, _, *long = _END64.unpack(record)
-        agree = all(a == b or a in (_MANY, _LARGE) for a, b in zip(numbers, long, strict=True))
-        if not agree or length != _END64.size - 12 or its_disk != 0 or disks > 1:
-            problems.append(Problem("zip-mismatch", "its two ends, for 32 and for 64 bits, say different things"))
-        numbers = long
-    disk, first_disk, here, count, size, start = numbers
-    if (disk, first_disk) != (0, 0) or here != count:
-        raise IntegrityError("the zip is one part of several", hint="join the parts first")
-    shift = stop - size - start
-    if shift < 0:
-        raise IntegrityError(
-            "the zip is damaged or cut short", found=f"a directory up to byte {start + size:,}", expected=f"{stop:,}"
-        )
-    if located not in (None, stop - shift):
-        problems.append(Problem("zip-mismatch", f"its end for 64 bits is not at byte {located:,}, as it says"))
-    return _End(count, stop - size, size, shift)
-
-
-def _directory(file: int, end: _End, problems: list[Problem]) -> Iterator[Entry]:
-    data = bytearray(end.size)
-    fill(file, data, end.start)
-    at = 0
-    for _ in range(end.count):
-        try:
-            entry, at = _entry(data, at, end.shift)
-        except struct.error:
-            raise IntegrityError(
-                f"the zip is damaged: its directory ends within an entry, at byte {end.start + at:,}"
-            ) from None
-        if entry.header >= end.start:
-            raise IntegrityError(f"the zip is damaged: {entry.name!r} lies behind the directory")
-        yield entry
-    if at != end.size:
-        problems.append(
-            Problem("zip-mismatch", f"its directory has {end.size - at:,} bytes beyond its {end.count:,} entries")
-        )
-
-
-def _entry(data: bytearray, at: int, shift: int) -> tuple[Entry, int]:
-    """The entry that begins at a place of the directory, and where it ends. Raises struct.error, IntegrityError."""
-    fields = _CENTRAL.unpack_from(data, at)
-    mark, by, needs, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length = fields[:13]
-    *_, attributes, header = fields
-    if mark != b"PK\x01\x02":
-        raise IntegrityError("the zip is damaged: its directory is none")
-    name_at = at + _CENTRAL.size
-    raw_name = bytes(data[name_at : name_at + name_length])
-    extra = _extra(bytes(data[name_at + name_length : name_at + name_length + extra_length]))
-    stop = name_at + name_length + extra_length + comment_length
-    if stop > len(data):
-        raise struct.error
-    size, packed, header = _as_64(extra, size, packed, header)
-    mode = attributes >> 16 if by >> 8 in _UNIX_HOSTS else 0
-    name = _decoded(raw_name).rstrip("/") or "/"
-    return Entry(name, raw_name, size, packed, crc, needs, method, flags, mode, header + shift, extra), stop
-
-
-def _as_64(extra: dict[int, bytes], *numbers: int) -> tuple[int, ...]:
-    """Each number, out of the ZIP64 field where it is too large for its own: in this order (4.5.3)."""
-    large = extra.get(_ZIP64, b"")
-    many = sum(number == _LARGE for number in numbers)
-    values = iter(struct.unpack_from(f"<{many}Q", large) if len(large) >= 8 * many else (_LARGE,) * many)
-    return tuple(next(values) if number == _LARGE else number for number in numbers)
-
-
-def _extra(data: bytes) -> dict[int, bytes]:
-    """The extra fields (4.5.1) by their number; the first of each, and none that is cut off."""
-    fields: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(data):
-        number, length = struct.unpack_from("<2H", data, at)
-        if at + 4 + length > len(data):
-            break
-        fields.setdefault(number, data[at + 4 : at + 4 + length])
-        at += 4 + length
-    return fields
-
-
-def _decoded(name: bytes) -> str:
-    # Without the flag it would be code page 437 (D.1), but every system of today writes UTF-8.
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return name.decode("cp437")
-
-
 def _is_unknown(entry: Entry, what: str, numbers: tuple[int, int, int]) -> bool:
     """Whether a header leaves sizes and CRC to what stands behind the data, as ZIP64 spells it."""
     crc, packed, size = numbers
-    return what == "sizes and CRC" and bool(entry.flags & _DESCRIPTOR) and crc == 0 and {packed, size} <= {0, _LARGE}
+    return what == "sizes and CRC" and bool(entry.flags & DESCRIPTOR) and crc == 0 and {packed, size} <= {0, LARGE}
 
 
 def _bomb(what: str, size: int, packed: int, ratio: int) -> LimitExceeded:
