@@ -30,6 +30,8 @@ _WRITER = {"keras_version": "keras", "backend": "backend"}  # attributes, and wh
 _LISTS = re.compile(r"(layer_names|weight_names)\d*")
 _TOP_LEVEL = "top_level_model_weights"
 _OPTIMIZER = "optimizer_weights"
+# What may stand where the weights would.
+_HIDING = {"hdf5-external-link", "hdf5-soft-link", "hdf5-user-link", "hdf5-virtual-dataset", "hdf5-name"}
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # the second until Keras 2.12
 
 
@@ -331,7 +333,8 @@ def _single(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
     with _opened(place.path) as stream, hdf5.open_stream(stream, limits, name, thorough=thorough) as tree:
         weights = _weights(tree, limits, name)
         root = tree.groups[""]
-        if weights.form is None and "model_config" not in root and not weights.problems:
+        hidden = any(problem.rule in _HIDING for problem in weights.problems)
+        if weights.form is None and "model_config" not in root and not hidden:
             raise _no_model(tree, name)
         config, odd = _json(root, "model_config", limits)
         compiled, odd_too = _json(root, "training_config", limits)
