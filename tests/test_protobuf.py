@@ -72,6 +72,7 @@ def test_a_message_of_too_many_fields_is_refused(monkeypatch: pytest.MonkeyPatch
     assert Message(message(*[(1, 1)] * 3)).integers(1) == [1, 1, 1]
     with pytest.raises(LimitExceeded):
         Message(message(*[(1, 1)] * 4))
+    assert Message(message(*[(1, 1)] * 4, (2, 5)), numbers={2}).numbers == {2}
 
 
 @given(st.binary(max_size=200))

@@ -11,7 +11,7 @@ by one, for messages with very many; :class:`Message` keeps those of one message
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from typing import Literal
 
 from modelkeep.errors import IntegrityError, LimitExceeded
@@ -83,16 +83,17 @@ class Message:
 
     The last of several values counts where one is asked for. Every method raises IntegrityError where the
     field is there but of another wire type, or is no UTF-8; making one also LimitExceeded beyond
-    ``MAX_FIELDS``.
+    ``MAX_FIELDS``. ``numbers`` are those of the fields to keep, where a message may have very many others.
     """
 
     __slots__ = ("_fields", "data")
 
-    def __init__(self, data: memoryview | bytes) -> None:
+    def __init__(self, data: memoryview | bytes, numbers: Container[int] | None = None) -> None:
         self.data = memoryview(data)
         self._fields: dict[int, list[Value]] = {}
-        for count, (number, value) in enumerate(fields(self.data)):
-            if count >= MAX_FIELDS:
+        wanted = fields(self.data) if numbers is None else only(self.data, numbers)
+        for count, (number, value) in enumerate(wanted):
+            if count == MAX_FIELDS:
                 raise LimitExceeded("a protobuf message has too many fields", expected=f"at most {MAX_FIELDS:,}")
             self._fields.setdefault(number, []).append(value)
 
@@ -169,10 +170,9 @@ def text(data: memoryview | bytes) -> str:
         raise IntegrityError("a protobuf text is not UTF-8", found=repr(bytes(data[:40]))) from error
 
 
-def only(data: memoryview, numbers: Iterable[int]) -> Iterator[tuple[int, Value]]:
+def only(data: memoryview, numbers: Container[int]) -> Iterator[tuple[int, Value]]:
     """Those fields of a message that have one of the numbers, in their order. Raises IntegrityError."""
-    wanted = frozenset(numbers)
-    return ((number, value) for number, value in fields(data) if number in wanted)
+    return ((number, value) for number, value in fields(data) if number in numbers)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

@@ -261,7 +261,7 @@ def _specs(infos: Mapping[str, Message]) -> tuple[TensorSpec, ...]:
 def _variables(stack: ExitStack, path: Path, parts: Parts, limits: Limits) -> TensorBundle | None:
     if f"{VARIABLES}.index" in parts.files:
         return stack.enter_context(open_bundle(path / VARIABLES, limits))
-    if any(node.op in _VARIABLE_OPS for _, node in parts.serving.graph.everything()):
+    if any(op in _VARIABLE_OPS for op in parts.serving.graph.operations()):
         raise IntegrityError("the graph has variables and the folder none", expected=f"{VARIABLES}.index")
     return None
 
@@ -284,7 +284,7 @@ def _details(parts: Parts, root: Mapping[str, Any]) -> dict[str, Any]:
     details: dict[str, Any] = {
         "tags": [list(one.tags) for one in parts.graphs],
         "functions": len(graph.functions),
-        "ops": dict(sorted(Counter(node.op for _, node in graph.everything()).items())),
+        "ops": dict(sorted(Counter(graph.operations()).items())),
         "assets": sorted(set(parts.serving.assets.values())),
     }
     return details | ({"keras_class": root["class_name"]} if isinstance(root.get("class_name"), str) else {})

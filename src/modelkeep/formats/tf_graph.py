@@ -49,11 +49,11 @@ class Function:
 
     name: str
     arguments: tuple[str, ...]
-    _nodes: tuple[memoryview, ...] = field(repr=False)
+    _data: memoryview = field(repr=False)
 
     def nodes(self) -> Iterator[Node]:
         """Its operations, read anew each time. Raises IntegrityError."""
-        return map(_node, self._nodes)
+        return map(_node, _of(self._data, 3))
 
 
 class Graph:
@@ -61,36 +61,37 @@ class Graph:
 
     def __init__(self, data: memoryview, limits: Limits) -> None:
         """Raises IntegrityError, also where two functions have one name; LimitExceeded."""
-        self._nodes: list[memoryview] = []
+        self._data = data
         self.functions: dict[str, Function] = {}
         count = 0
         for number, value in fields(data):
-            if number == 1 and isinstance(value, memoryview):
-                self._nodes.append(value)
-                count += 1
-            elif number == 2 and isinstance(value, memoryview):
+            if number == 2 and isinstance(value, memoryview):
                 for definition in _of(value, 1):
                     limits.check("functions", len(self.functions) + 1, "a graph has too many functions")
-                    count += self._add(definition)
-            limits.check("nodes", count, "a graph has too many operations")
+                    self._add(definition)
+                    count += sum(1 for _ in _of(definition, 3))
+                    limits.check("nodes", count, "a graph has too many operations")
+            elif number == 1:
+                count += 1
+                limits.check("nodes", count, "a graph has too many operations")
 
-    def _add(self, definition: memoryview) -> int:
-        nodes, signature = [], memoryview(b"")
-        for number, value in fields(definition):
-            if number == 3 and isinstance(value, memoryview):
-                nodes.append(value)
-            elif number == 1 and isinstance(value, memoryview):
-                signature = value
-        head = Message(signature)
-        function = Function(head.text(1), tuple(argument.text(1) for argument in head.messages(2)), tuple(nodes))
+    def _add(self, definition: memoryview) -> None:
+        signature = Message(next(_of(definition, 1), memoryview(b"")))
+        arguments = tuple(argument.text(1) for argument in signature.messages(2))
+        function = Function(signature.text(1), arguments, definition)
         if function.name in self.functions:
             raise IntegrityError("two functions of a graph have one name", found=repr(function.name))
         self.functions[function.name] = function
-        return len(nodes)
 
     def nodes(self) -> Iterator[Node]:
         """The operations of the outer graph, read anew each time. Raises IntegrityError."""
-        return map(_node, self._nodes)
+        return map(_node, _of(self._data, 1))
+
+    def operations(self) -> Iterator[str]:
+        """What each node of the outer graph and of every function does, and no more of it: several times as fast."""
+        for nodes in (_of(self._data, 1), *(_of(function._data, 3) for function in self.functions.values())):
+            for node in nodes:
+                yield text(next(_of(node, 2), memoryview(b"")))
 
     def everything(self) -> Iterator[tuple[str, Node]]:
         """Every operation with the name of the function it is in, "" for the outer graph."""

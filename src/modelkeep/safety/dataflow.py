@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from modelkeep.errors import LimitExceeded
 from modelkeep.formats.tf_graph import Graph, Node
+
+MAX_STEPS = 200_000  # of following inputs, in one graph; honest ones take a few hundred
 
 # Operations that hand on a text, or make one of several: which inputs it comes from.
 _ALL = slice(None)
@@ -65,11 +68,20 @@ class Dataflow:
         self._fed = fed
         self._calling = calling
         self._nodes: dict[str, dict[str, Node]] = {}
+        self._steps = 0
 
     def origins(self, function: str, tensor: str) -> frozenset[Origin]:
-        """Every origin of an input, which is named as the operations of ``function`` name it."""
+        """Every origin of an input, which is named as the operations of ``function`` name it.
+
+        Raises LimitExceeded.
+        """
         found, seen, waiting = set(), {(function, tensor)}, [(function, tensor)]
         while waiting:
+            self._steps += 1
+            if self._steps > MAX_STEPS:
+                raise LimitExceeded(
+                    "a graph leads to its files by too many ways", expected=f"at most {MAX_STEPS:,} steps"
+                )
             here = waiting.pop()
             origin, further = self._step(*here)
             if origin:

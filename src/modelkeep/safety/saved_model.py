@@ -18,6 +18,7 @@ from typing import Any
 from modelkeep.formats import saved_model
 from modelkeep.formats.contents import Contents, Problem
 from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.formats.protobuf import Message
 from modelkeep.formats.saved_model import KerasObject, MetaGraph
 from modelkeep.formats.tensor_bundle import DTYPES, shape_of, width_of
 from modelkeep.formats.tf_graph import Node
@@ -241,7 +242,7 @@ def _told(origin: Origin) -> str:
 def _check_constant(function: str, node: Node, place: str, flow: Dataflow, limits: Limits) -> Iterator[Problem]:
     """Constants of one repeated value, and tensors filled to a shape: small in the file and large in memory."""
     if node.op == "Const":
-        value = node.attribute("value").message(8)
+        value = Message(node.attribute("value").view(8), numbers=(1, 2))
         lengths, dtype, what = list(shape_of(value.message(2)) or (0,)), value.unsigned(1), "a constant"
     else:
         lengths, dtype, what = [*flow.numbers(function, node.inputs[0])], node.attribute("T").unsigned(6), "a tensor"
