@@ -61,5 +61,5 @@ def copy_of(model: keras.Model) -> keras.Model:
         write(model, path)
         copy = plain.load(path, model)
     for weight in copy.weights:
-        weight.assign(keras.ops.zeros_like(weight))
+        weight.assign(keras.ops.zeros(weight.shape, weight.dtype))
     return copy

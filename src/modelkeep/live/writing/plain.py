@@ -54,7 +54,8 @@ def compare(model: keras.Model, other: keras.Model, *, optimizer: bool) -> Repor
 
     What :func:`not_held` tells of is passed by.
     """
-    was, now = inventory(internals.walk(model)), inventory(internals.walk(other))
+    was = inventory(internals.walk(model))
+    now = inventory(internals.walk(other), {name: variable.path for name, variable in was.variables.items()})
     passed_by = {id(variable) for _, node in was.nodes for variable in _of_merged_lora(node)}
     passed_by |= {id(v) for _, node in was.nodes if _is_lost(node, was) or not optimizer for v in _slots(node)}
     findings = [
