@@ -79,3 +79,16 @@ def with_two_ends(members: Mapping[str, bytes], other: Mapping[str, bytes]) -> b
     for which in range(len(other)):
         second = patched(second, CENTRAL, 42, "<L", len(first), which=which)
     return first + patched(second, END, 16, "<L", len(first) + start)
+
+
+def with_a_longer_name(members: Mapping[str, bytes]) -> bytes:
+    """The last member goes on in its header where its name ends in the directory."""
+    *_, last = members
+    data = honest({**members, last: b"xyz"}).replace(b"xyz", b"", 1)
+    header = data.rindex(LOCAL)
+    data = data[: header + 30 + len(last)] + b".py" + data[header + 30 + len(last) :]
+    changed = bytearray(data)
+    struct.pack_into("<H", changed, header + 26, len(last) + 3)
+    for mark, at in ((LOCAL, 14), (CENTRAL, 16)):
+        struct.pack_into("<3L", changed, data.rindex(mark) + at, 0, 0, 0)
+    return bytes(changed)

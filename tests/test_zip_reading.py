@@ -117,6 +117,7 @@ HONEST = honest(MEMBERS)
         (patched(HONEST, LOCAL, 22, "<L", 5), "zip-mismatch"),
         (patched(HONEST, LOCAL, 6, "<H", 0x800), "zip-mismatch"),
         (HONEST.replace(b"config.json", b"konfig.json", 1), "zip-mismatch"),
+        (hostile_zips.with_a_longer_name(MEMBERS), "zip-mismatch"),
         (patched(HONEST, CENTRAL, 24, "<L", 5), "zip-mismatch"),
         (patched(HONEST, END, 8, "<L", 0x00010001), "zip-mismatch"),
         (streamed(MEMBERS).replace(b"PK\x07\x08", b"PK\x07\x09", 1), "zip-mismatch"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
 
 from modelkeep.formats.limits import Limits
 
@@ -46,6 +45,8 @@ def clashes(names: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
         seen[composed.casefold()] = name
     files = set(names)
     for name in names:
-        for folder in PurePosixPath(name).parents:
-            if str(folder) in files:
-                yield str(folder), name, True
+        folder = name.rpartition("/")[0]
+        while folder:
+            if folder in files:
+                yield folder, name, True
+            folder = folder.rpartition("/")[0]

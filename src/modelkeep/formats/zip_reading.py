@@ -174,10 +174,10 @@ class ZipArchive:
 
     def _check_record(self, entry: Entry, directory: int) -> tuple[int, int]:
         """Where a member's data begin and its record ends; its header must say what the directory says."""
-        header = some(self._file, _LOCAL.size + len(entry.raw_name), entry.header)
+        header = some(self._file, _LOCAL.size, entry.header)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
             raise IntegrityError(f"the zip is damaged: no header of {entry.name!r} at byte {entry.header:,}")
-        _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(header)
+        _, _, flags, method, _, _, *numbers, name_length, extra_length = _LOCAL.unpack(header)
         start = entry.header + _LOCAL.size + name_length + extra_length
         if start + entry.packed > directory:
             raise IntegrityError(
@@ -185,32 +185,22 @@ class ZipArchive:
                 found=f"data up to byte {start + entry.packed:,}",
                 expected=f"at most {directory:,}",
             )
-        extra = extra_fields(some(self._file, extra_length, start - extra_length))
-        sizes = extra.get(ZIP64, b"")
-        if LARGE in (size, packed) and len(sizes) >= 16:
-            size, packed = struct.unpack_from("<2Q", sizes)
+        rest = some(self._file, name_length + extra_length, entry.header + _LOCAL.size)
         said = {
-            "name": (header[_LOCAL.size :], entry.raw_name),
+            "name": (rest[:name_length], entry.raw_name),
             "method": (method, entry.method),
             "flags": (flags & ~EFFORT, entry.flags & ~EFFORT),
+            "CRC and sizes": (_numbers(entry, numbers, rest[name_length:]), (entry.crc, entry.packed, entry.size)),
         }
-        end = start + entry.packed
-        numbers = (crc, packed, size)
-        if entry.flags & DESCRIPTOR:
-            end, described = self._descriptor(entry, end)
-            if not described:
-                self._add("zip-mismatch", "what stands behind its data is not what the directory says", entry.name)
-        if not (entry.flags & DESCRIPTOR and numbers == (0, 0, 0)):
-            said["sizes and CRC"] = numbers, (entry.crc, entry.packed, entry.size)
         for what, (here, there) in said.items():
-            if here != there and not _is_unknown(entry, what, numbers):
-                self._add(
-                    "zip-mismatch", f"its header has another {what} than the directory: {here!r}, {there!r}", entry.name
-                )
-        return start, end
+            if here != there:
+                self._add("zip-mismatch", f"another {what} in its header than in the directory: {here!r}", entry.name)
+        return start, self._end_of_record(entry, start + entry.packed)
 
-    def _descriptor(self, entry: Entry, at: int) -> tuple[int, bool]:
-        """Where the data descriptor (4.3.9) that stands behind a member's data ends, and whether it fits."""
+    def _end_of_record(self, entry: Entry, at: int) -> int:
+        """Where the data descriptor (4.3.9) ends that stands behind a member's data, if one does."""
+        if not entry.flags & DESCRIPTOR:
+            return at
         found = some(self._file, 24, at)
         for mark in (b"PK\x07\x08", b""):
             for layout in ("<3L", "<L2Q"):
@@ -219,8 +209,9 @@ class ZipArchive:
                 except struct.error:  # larger than this layout holds
                     continue
                 if found.startswith(expected):
-                    return at + len(expected), True
-        return at, False
+                    return at + len(expected)
+        self._add("zip-mismatch", "what stands behind its data is not what the directory says", entry.name)
+        return at
 
     def _check_layout(self, listed: list[Entry], end: End) -> None:
         """One record after the other from the first byte, then the directory."""
@@ -306,10 +297,15 @@ def names_in(path: Path) -> frozenset[str]:
         os.close(file)
 
 
-def _is_unknown(entry: Entry, what: str, numbers: tuple[int, int, int]) -> bool:
-    """Whether a header leaves sizes and CRC to what stands behind the data, as ZIP64 spells it."""
+def _numbers(entry: Entry, numbers: list[int], extra: bytes) -> tuple[int, int, int]:
+    """CRC, packed and unpacked size by a header; by the directory where they are left to what follows the data."""
     crc, packed, size = numbers
-    return what == "sizes and CRC" and bool(entry.flags & DESCRIPTOR) and crc == 0 and {packed, size} <= {0, LARGE}
+    if entry.flags & DESCRIPTOR and crc == 0 and {packed, size} <= {0, LARGE}:
+        return entry.crc, entry.packed, entry.size
+    large = extra_fields(extra).get(ZIP64, b"")
+    if LARGE in (packed, size) and len(large) >= 16:
+        size, packed = struct.unpack_from("<2Q", large)
+    return crc, packed, size
 
 
 def _bomb(what: str, size: int, packed: int, ratio: int) -> LimitExceeded:
