@@ -173,7 +173,7 @@ def scan_here(path: Path, *, limits: Limits) -> dict[str, Any]:
     try:
         with forms.open_contents(path, limits, thorough=True) as contents:
             form = contents.form
-            for question in _QUESTIONS:
+            for question in QUESTIONS:
                 problems += question(contents, limits)
         problems += _check_ending(path, form)
     except (NotFound, StorageError, MissingExtra):
@@ -215,7 +215,7 @@ def _configs(contents: Contents, limits: Limits) -> Iterator[Problem]:
         yield from configs.check(contents.compile, place="compile", parameters=parameters, limits=limits)
 
 
-_QUESTIONS: tuple[Callable[[Contents, Limits], Iterable[Problem]], ...] = (
+QUESTIONS: tuple[Callable[[Contents, Limits], Iterable[Problem]], ...] = (
     _own_problems,
     _configs,
     pickles.check,
