@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 # Before anything imports Keras. The tests run on the CPU, wherever they run.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -40,3 +43,17 @@ def _names_start_anew() -> None:
     """Keras numbers layers through a whole process; each test names its own as in a new one."""
     if keras := sys.modules.get("keras"):
         keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """At most 1 GiB more, as in the process that scans: a length in a damaged file must not take all there is."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        yield  # what is in use already is not told
+        return
+    used = int(status.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -298,6 +298,16 @@ def test_more_layers_than_the_limit_are_refused(tmp_path: Path) -> None:
         read_all(whole(tmp_path / "m.h5"), Limits(layers=3))
 
 
+@pytest.mark.parametrize("name", ["nb_layers", "nb_params"])
+def test_a_count_is_not_believed(name: str, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["nb_layers"] = 1
+        file.create_group("layer_0").attrs["nb_params"] = 0
+        (file if name == "nb_layers" else file["layer_0"]).attrs[name] = 10**12
+    with pytest.raises(LimitExceeded, match="too many"):
+        read_all(tmp_path / "w.h5")
+
+
 def test_a_user_block_hides_no_model(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.h5", "w", userblock_size=8192) as file:
         old_layout(file)
@@ -321,6 +331,7 @@ def test_a_tar_file_whose_first_member_is_hdf5_is_not_hdf5(tmp_path: Path) -> No
     assert not h5.recognise(look(tmp_path / "m.tar"))
 
 
+@pytest.mark.usefixtures("little_memory")
 @given(data=st.data())
 def test_a_damaged_model_is_read_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = whole(tmp_path_factory.mktemp("damaged") / "m.h5", keras_version=b"2.4.0")

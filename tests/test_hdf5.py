@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -545,17 +544,6 @@ def test_what_goes_beyond_a_limit_is_refused(fill: Callable[[h5py.File], None], 
 # --- damage
 
 
-@pytest.fixture
-def _little_memory() -> Iterator[None]:
-    """As in the process that scans: a damaged length must not take all the memory there is."""
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    status = Path("/proc/self/statm")
-    used = int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else 0
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, limits)
-
-
 def varied(file: h5py.File) -> None:
     weights(file).attrs["name"] = "dense"
     file.attrs["layer_names"] = np.array([b"dense"])
@@ -577,7 +565,7 @@ def read_all(data: bytes) -> None:
         pass
 
 
-@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.usefixtures("little_memory")
 @settings(max_examples=150)
 @given(st.sampled_from(WHOLE), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12))
 def test_a_file_with_changed_bytes_is_read_or_refused(data: bytes, changes: list[tuple[float, int]]) -> None:
@@ -587,7 +575,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused(data: bytes, changes: list
     read_all(bytes(changed))
 
 
-@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.usefixtures("little_memory")
 @given(st.sampled_from(WHOLE), st.floats(0, 1, exclude_max=True))
 def test_a_file_that_was_cut_is_refused(data: bytes, part: float) -> None:
     with pytest.raises(IntegrityError), walked(data[: int(part * len(data))]):

@@ -94,9 +94,11 @@ def open_shards(
 
 def _weights(tree: Tree, limits: Limits, name: str) -> Weights:
     limits.check("tensors", len(tree.datasets), f"{name} holds too many tensors")
-    base = "" if _layers_of(tree.groups[""]) is not None else "model_weights"
-    if _layers_of(tree.groups.get(base, {})) is not None:
-        return _old_layout(tree, base, limits, name)
+    for base in ("", "model_weights"):
+        layers = _layers_of(tree.groups.get(base, {}), limits)
+        if layers is not None:
+            limits.check("layers", len(layers), f"{name} lists too many layers")
+            return _old_layout(tree, base, layers, limits, name)
     return _new_layout(tree, name)
 
 
@@ -134,10 +136,8 @@ def _natural(path: str) -> list[tuple[int, str]]:
     return [(int(piece), "") if index % 2 else (-1, piece) for index, piece in enumerate(pieces)]
 
 
-def _old_layout(tree: Tree, base: str, limits: Limits, name: str) -> Weights:
-    listing = _Listing(tree, name)
-    names = _layers_of(tree.groups[base]) or []
-    limits.check("layers", len(names), f"{name} lists too many layers")
+def _old_layout(tree: Tree, base: str, names: list[str], limits: Limits, name: str) -> Weights:
+    listing = _Listing(tree, limits, name)
     layers = [{"layer": layer, "weights": listing.of(base, layer)} for layer in names]
     top_level = listing.of(base, _TOP_LEVEL) if f"{base}/{_TOP_LEVEL}".lstrip("/") in tree.groups else []
     tensors = listing.take()
@@ -152,10 +152,10 @@ def _old_layout(tree: Tree, base: str, limits: Limits, name: str) -> Weights:
 class _Listing:
     """The weights that attributes list, in their order; each must be there, and be listed once."""
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: Tree, limits: Limits, name: str) -> None:
         self.paths: set[str] = set()
         self.problems: list[Problem] = []
-        self._tree, self._name = tree, name
+        self._tree, self._limits, self._name = tree, limits, name
         self._found: list[ForeignTensor] = []
 
     def of(self, base: str, group: str, *, prefix: str | None = None) -> list[str]:
@@ -163,13 +163,14 @@ class _Listing:
         place = _joined(base, group)
         start = f"{group}/" if prefix is None else prefix
         names = []
-        for weight in _weights_of(self._tree.groups.get(place, {})) or []:
+        for weight in _weights_of(self._tree.groups.get(place, {}), self._limits):
             path = _joined(place, weight)
             if path in self._tree.datasets and path not in self.paths:
                 self.paths.add(path)
                 names.append(start + weight)
                 self._found.append(_tensor(self._tree, path, start + weight))
             else:
+                self._limits.check("tensors", len(self.problems), f"{self._name} lists too many weights")
                 wrong = "is listed twice" if path in self.paths else "is listed and not there"
                 self.problems.append(Problem("h5-weight-names", f"{weight[:200]!r} {wrong}", f"{self._name}:/{place}"))
         if place not in self._tree.groups:
@@ -184,16 +185,18 @@ class _Listing:
         return found
 
 
-def _layers_of(attributes: Attributes) -> list[str] | None:
+def _layers_of(attributes: Attributes, limits: Limits) -> list[str] | None:
     if isinstance(count := attributes.get("nb_layers"), int):  # until Keras 1.0
-        return [f"layer_{index}" for index in range(min(count, DEFAULT.layers))]
+        limits.check("layers", count, "too many layers are listed")
+        return [f"layer_{index}" for index in range(count)]
     return _listed(attributes, "layer_names")
 
 
-def _weights_of(attributes: Attributes) -> list[str] | None:
+def _weights_of(attributes: Attributes, limits: Limits) -> list[str]:
     if isinstance(count := attributes.get("nb_params"), int):
-        return [f"param_{index}" for index in range(min(count, DEFAULT.tensors))]
-    return _listed(attributes, "weight_names")
+        limits.check("tensors", count, "too many weights are listed")
+        return [f"param_{index}" for index in range(count)]
+    return _listed(attributes, "weight_names") or []
 
 
 def _listed(attributes: Attributes, name: str) -> list[str] | None:

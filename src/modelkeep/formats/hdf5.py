@@ -258,6 +258,7 @@ def _value(attribute: Any, limits: Limits) -> Any:
         raise _OddAttribute(f"of type {word}")
     size = math.prod(attribute.shape) * stored_type.get_size()
     limits.check("attribute_bytes", size, "an attribute is too long")
+    limits.check("objects", math.prod(attribute.shape), "an attribute has too many values")
     if word != "string":
         array = np.empty(attribute.shape, word)
         attribute.read(array, memory_type)

@@ -22,6 +22,7 @@ class Driver:
         self.heap_refused = False
         self._stream = stream
         self._size = stream.seek(0, os.SEEK_END)
+        self._at = 0
 
     def open(self) -> Any:
         """The ``h5py.h5f.FileID`` of the file. Raises MissingExtra, and whatever h5py does where it is damaged."""
@@ -35,19 +36,20 @@ class Driver:
         return h5f.open(b"modelkeep", h5f.ACC_RDONLY, access)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, for the next read."""
-        return self._stream.seek(offset, whence)
+        """Go to a place, counted from the start or from the end, for the next read."""
+        self._at = offset + (self._size if whence == os.SEEK_END else 0)
+        return self._at
 
     def tell(self) -> int:
         """The place of the next read."""
-        return self._stream.tell()
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer. Raises OSError, which the library takes for a file that cannot be read."""
-        view, at = memoryview(buffer).cast("B"), self._stream.tell()
-        self._fill(view, at)
+        view = memoryview(buffer).cast("B")
+        self._fill(view, self._at)
         if bytes(view[:4]) == b"GCOL":
-            self._check_heap(at)
+            self._check_heap(self._at)
         return len(view)
 
     def _fill(self, view: memoryview, at: int) -> None:
