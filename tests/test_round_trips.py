@@ -47,11 +47,12 @@ LOSE_THEIR_OPTIMIZER = {"frozen", "int8_lora", "lora"}
 
 
 def written(model: keras.Model, form: str, folder: Path) -> Path:
-    """Written and proved as an export does it, but for the replay."""
+    """Written; whole models are proved as an export does it, weights by being read into a model below."""
     path = folder / f"model{WRITERS[form].ending}"
     writer = import_module(f"modelkeep.live.writing.{WRITERS[form].module}")
     writer.write(model, path, form=form)
-    writer.reopen(path, form=form, model=model)
+    if form in WHOLE:
+        writer.reopen(path, form=form, model=model)
     return path
 
 
