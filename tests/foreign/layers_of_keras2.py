@@ -7,7 +7,7 @@ each case. Needs tf-keras and runs in a process of its own: it and Keras 3 share
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,7 @@ def recurrent() -> Iterator[Case]:
     second = keras.Input((5,))
     yield (
         "LSTM-initial-state",
-        [keras.Model([inputs, state, second], L.LSTM(5)(inputs, initial_state=[state, second]))],
+        keras.Model([inputs, state, second], L.LSTM(5)(inputs, initial_state=[state, second])),
         [x, floats(3, 5), floats(3, 5)],
     )
     words = RANDOM.integers(0, 3, (4, 7)).astype("int32")
@@ -239,17 +239,15 @@ def attending() -> Iterator[Case]:
     xs = [floats(3, 5, 4), floats(3, 6, 4)]
     yield (
         "MultiHeadAttention",
-        [
-            keras.Model(
-                [query, value],
-                L.MultiHeadAttention(2, 3, value_dim=4, output_shape=5, dropout=0.1, use_bias=False)(query, value),
-            )
-        ],
+        keras.Model(
+            [query, value],
+            L.MultiHeadAttention(2, 3, value_dim=4, output_shape=5, dropout=0.1, use_bias=False)(query, value),
+        ),
         xs,
     )
     yield (
         "MultiHeadAttention-scores",
-        [keras.Model([query, value], L.MultiHeadAttention(2, 3)(query, value, return_attention_scores=True))],
+        keras.Model([query, value], L.MultiHeadAttention(2, 3)(query, value, return_attention_scores=True)),
         xs,
     )
     yield "Attention", keras.Model([query, value], L.Attention(use_scale=True, dropout=0.1)([query, value])), xs
