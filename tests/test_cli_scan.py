@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hostile import CORPUS, archive, layer, network
 from modelkeep.cli.main import main
+from test_cold import HEAVY, SCRIPT
 
 
 @pytest.fixture
@@ -77,3 +80,10 @@ def test_a_pickle_is_judged_and_never_loaded(folder: Path, capsys: pytest.Captur
     assert main(["scan", str(path)]) == 21
     assert "posix.system" in capsys.readouterr().out
     assert not (folder / "canary").exists()
+
+
+@pytest.mark.parametrize("name", ["good.keras", "evil.keras"])
+def test_the_command_itself_imports_nothing_heavy(name: str, folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, "scan", name], capture_output=True, text=True, check=False)
+    assert done.returncode == (21 if name == "evil.keras" else 0)
+    assert set(done.stderr.split()) & HEAVY == set()
