@@ -334,7 +334,9 @@ def lora_variables(node: Node) -> list[Variable]:
     if not getattr(node, "lora_enabled", False):
         return []
     return [
-        value for name, value in attributes(node).items() if name.startswith("lora_") and isinstance(value, KerasVariable)
+        value
+        for name, value in attributes(node).items()
+        if name.startswith("lora_") and isinstance(value, KerasVariable)
     ]
 
 
