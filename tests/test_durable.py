@@ -136,6 +136,11 @@ def test_a_folder_that_is_there_is_replaced_whole_and_only_where_that_loses_noth
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_folders_above_that_are_missing_are_made(tmp_path):
+    make(tmp_path / "saved_model" / "mine" / "model")
+    assert (tmp_path / "saved_model" / "mine" / "model" / "variables" / "data").read_text() == "new"
+
+
 def test_a_folder_never_takes_a_files_place(tmp_path):
     (tmp_path / "model").write_text("old")
     with pytest.raises(UsageError, match="is a file"):

@@ -53,7 +53,7 @@ def new_folder(
 ) -> Iterator[Path]:
     """A new folder beside ``path``, which becomes ``path`` when the block ends without an error.
 
-    Until then ``path`` is what it was; afterwards all that was written survives a power cut. With
+    Folders above it that are missing are made first. Until the end ``path`` is what it was; afterwards all that was written survives a power cut. With
     ``overwrite``, a folder that is there goes with all that is in it, so it must be empty or one that
     ``replaceable`` knows as the like. Raises AlreadyExists, unless ``overwrite``, UsageError for a path without a
     name, for a file that is there and for a folder of other things, and StorageError.
@@ -63,6 +63,7 @@ def new_folder(
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         _check_replaceable(path, overwrite, replaceable)
+        _make_folders(path.parent)
         temporary.mkdir(0o755)
         yield temporary
         _sync_below(temporary)
@@ -74,6 +75,13 @@ def new_folder(
         raise StorageError(f"cannot write {path}: {error.strerror or error}", hint=_hint(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_folders(folder: Path) -> None:
+    missing = [above for above in (folder, *folder.parents) if not above.exists()]
+    for above in reversed(missing):
+        above.mkdir(exist_ok=True)
+        _sync_folder(above.parent)
 
 
 def _check_replaceable(path: Path, overwrite: bool, replaceable: Callable[[Path], bool]) -> None:
