@@ -17,6 +17,7 @@ from keras import layers
 
 from modelkeep.errors import CannotLoad, NotFaithful, UnsafeContent, UsageError
 from modelkeep.formats import forms
+from modelkeep.formats.protobuf import Message
 from modelkeep.formats.saved_model import OWN
 from modelkeep.live.opening import open_file
 from modelkeep.live.reading import checkpoint, saved_model
@@ -46,6 +47,7 @@ def network(**names: str) -> keras.Model:
     return keras.Model(inputs, outputs, name="network")
 
 
+@pytest.mark.backends
 def test_a_network_of_keras_2_answers_as_it_did() -> None:
     found = read(FOREIGN / "dense")
     x, y = answers("dense")
@@ -53,9 +55,10 @@ def test_a_network_of_keras_2_answers_as_it_did() -> None:
     assert not [finding for finding in found.findings if finding.severity is Severity.WARNING]
 
 
+@pytest.mark.backends
 def test_its_optimizer_goes_on_where_it_stood() -> None:
     model = read(FOREIGN / "dense").model
-    assert type(model.optimizer) is keras.optimizers.Adam
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
     assert int(model.optimizer.iterations) == 2
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
     slots = [v for v in model.optimizer.variables if v.path.endswith(("momentum", "velocity"))]
@@ -101,6 +104,7 @@ def test_opened_it_answers_through_its_engine(tmp_path: Path) -> None:
 # --- checkpoints
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("path", ["weights", "weights/ckpt"])
 def test_a_checkpoint_fills_a_model_object_by_object(path: str) -> None:
     x, y = answers("dense")
@@ -172,6 +176,10 @@ def keras_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", run_eagerly=True)
         model.fit(floats(4, 5, 4), floats(4, 5, 2), verbose=0)
         kept("recurrent", model, floats(3, 5, 4))
+        old = keras.Sequential([L.Input((4,)), L.Dense(3), L.Dense(2)])
+        old.compile(keras.optimizers.legacy.Adam(0.01), "mse", run_eagerly=True)
+        old.fit(floats(4, 4), floats(4, 2), verbose=0)
+        kept("old", old, floats(3, 4))
         class Own(keras.Model):
             def __init__(self):
                 super().__init__()
@@ -206,6 +214,15 @@ def arrays_of(path: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.slow
+def test_an_optimizer_of_the_old_kind_goes_on_by_its_slots(keras_2: Path) -> None:
+    model = open_file(keras_2 / "old").model
+    assert int(model.optimizer.iterations) == 1
+    slots = [v for v in model.optimizer.variables if v.path.endswith(("momentum", "velocity"))]
+    assert len(slots) == 8
+    assert all(np.any(keras.ops.convert_to_numpy(slot)) for slot in slots)
+
+
+@pytest.mark.slow
 def test_recurrent_nested_and_attending_layers_come_back(keras_2: Path) -> None:
     opened = open_file(keras_2 / "recurrent")
     x, y = arrays_of(keras_2 / "recurrent")
@@ -229,6 +246,19 @@ def test_a_subclass_takes_its_weights_by_its_attributes(keras_2: Path, name: str
 def test_a_lambda_is_refused_before_anything_is_built(keras_2: Path) -> None:
     with pytest.raises(UnsafeContent, match="code-by-value"):
         open_file(keras_2 / "code")
+
+
+def test_metadata_inside_the_graph_is_read_as_tensorflow_2_0_kept_it(tmp_path: Path) -> None:
+    saved_model_pb2 = pytest.importorskip("tensorflow.core.protobuf.saved_model_pb2")
+    path = Path(shutil.copytree(FOREIGN / "dense", tmp_path / "dense"))
+    graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for one in Message((path / "keras_metadata.pb").read_bytes()).messages(1):
+        user = graph.meta_graphs[0].object_graph_def.nodes[one.integer(2)].user_object
+        user.metadata = one.text(5)
+    (path / "saved_model.pb").write_bytes(graph.SerializeToString())
+    (path / "keras_metadata.pb").unlink()
+    x, y = answers("dense")
+    np.testing.assert_allclose(read(path).model.predict(x, verbose=0), y, atol=1e-6)
 
 
 @on_tensorflow
