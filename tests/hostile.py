@@ -745,6 +745,39 @@ def torch_before_1_6(path: Path) -> None:
     path.write_bytes(b"".join(pickle.dumps(value, 2) for value in first))
 
 
+# --- ONNX, OpenVINO
+
+
+def onnx(path: Path, *graph: tuple[int, bytes]) -> None:
+    opset = message((1, ""), (2, 18))
+    path.write_bytes(message((1, 10), (2, "tests"), (7, message(*graph, (2, "graph"))), (8, opset)))
+
+
+@hostile(".onnx", "onnx-external-data")
+def weights_of_onnx_in_another_file(path: Path) -> None:
+    location = message((1, "location"), (2, "../../../etc/passwd"))
+    onnx(path, (5, message((1, 4), (2, 1), (8, "kernel"), (13, location), (14, 1))))
+
+
+@hostile(".onnx", "onnx-python")
+def onnx_that_runs_python(path: Path) -> None:
+    onnx(path, (1, message((1, "x"), (2, "y"), (4, "PyOp"), (7, "com.microsoft.extensions"))))
+
+
+@hostile(".xml", "openvino-doctype")
+def xml_that_grows(path: Path) -> None:
+    lines = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+    path.write_text(f'<!DOCTYPE net [<!ENTITY a0 "ha">{lines}]><net name="&a9;" version="11"><layers/></net>')
+    path.with_suffix(".bin").write_bytes(b"")
+
+
+@hostile(".xml", "openvino-doctype")
+def xml_that_reads_a_file(path: Path) -> None:
+    entity = f'<!ENTITY secret SYSTEM "file://{path.with_name(SECRET)}">'
+    path.write_text(f'<!DOCTYPE net [{entity}]><net name="&secret;" version="11"><layers/></net>')
+    path.with_suffix(".bin").write_bytes(b"")
+
+
 # --- arrays
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 import tarfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,19 @@ def test_a_scan_reads_as_a_report_and_is_json(evil: Path) -> None:
     assert "gadget" in found._repr_html_()
     value = json.loads(json.dumps(found.to_json()))
     assert (value["form"], value["ok"], value["findings"][0]["advisories"][0]) == ("keras", False, "CVE-2025-8747")
+
+
+def test_a_system_that_confines_less_is_told(evil: Path) -> None:
+    found = replace(scan(evil), unconfined=("Landlock",))
+    assert "· unconfined" in str(found)
+    assert found.to_json()["unconfined"] == ["Landlock"]
+
+
+def test_a_name_may_hold_anything(tmp_path: Path) -> None:
+    for name in ("ünïcode 模型.keras", "line\nbreak.keras", os.fsdecode(b"not-utf8-\xff.keras")):
+        archive(tmp_path / name)
+        assert scan(tmp_path / name).ok
+        assert json.dumps(scan(tmp_path / name).to_sarif())
 
 
 def test_findings_of_one_rule_are_counted_after_a_while(tmp_path: Path) -> None:

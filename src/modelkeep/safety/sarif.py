@@ -6,6 +6,7 @@ The format is OASIS' "Static Analysis Results Interchange Format" 2.1.0
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,4 +77,4 @@ def _result(finding: ScanFinding, path: Path, artifact: int, places: dict[str, i
 
 def _uri(path: Path) -> str:
     """Relative where the path is, so that it fits the checkout it was scanned in."""
-    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    return path.as_uri() if path.is_absolute() else quote(os.fsencode(path.as_posix()))

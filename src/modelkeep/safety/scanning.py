@@ -93,8 +93,11 @@ class Scan:
     def report(self) -> Report:
         """The findings as a report, which fails where the file is refused."""
         title = forms.title_of(self.form) if self.form else "a file of no known form"
-        looked = Finding("scanned", Severity.OK, f"{title}, {self.digest}")
-        return Report(f"{self.path.name}", (*map(self._finding, self.findings), looked), UnsafeContent)
+        looked = [Finding("scanned", Severity.OK, f"{title}, {self.digest}")]
+        if self.unconfined:
+            lacking = f"this system does not confine the process that looks by: {', '.join(self.unconfined)}"
+            looked.append(Finding("unconfined", Severity.NOTE, lacking))
+        return Report(self.path.name, (*map(self._finding, self.findings), *looked), UnsafeContent)
 
     def _finding(self, finding: ScanFinding) -> Finding:
         severity = Severity.WARNING if finding.level is not Level.LOW else Severity.NOTE
