@@ -53,10 +53,10 @@ def new_folder(
 ) -> Iterator[Path]:
     """A new folder beside ``path``, which becomes ``path`` when the block ends without an error.
 
-    Folders above it that are missing are made first. Until the end ``path`` is what it was; afterwards all that was written survives a power cut. With
-    ``overwrite``, a folder that is there goes with all that is in it, so it must be empty or one that
-    ``replaceable`` knows as the like. Raises AlreadyExists, unless ``overwrite``, UsageError for a path without a
-    name, for a file that is there and for a folder of other things, and StorageError.
+    Folders above it that are missing are made first. Until the end ``path`` is what it was; afterwards all that
+    was written survives a power cut. With ``overwrite``, a folder that is there goes with all that is in it, so it
+    must be empty or one that ``replaceable`` knows as the like. Raises AlreadyExists, unless ``overwrite``,
+    UsageError for a path without a name, for a file that is there and for a folder of other things, and StorageError.
     """
     if not path.name:
         raise UsageError("not a folder's name", found=repr(str(path)))
