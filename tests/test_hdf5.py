@@ -110,6 +110,21 @@ def test_packed_chunks_are_read(version: str) -> None:
         assert tree.problems == []
 
 
+@pytest.mark.parametrize("shape", [(5000,), (70, 70), (17, 17, 17)])
+@pytest.mark.parametrize("options", [{}, {"userblock_size": 512}], ids=["", "user block"])
+def test_thousands_of_chunks_and_groups_are_found(shape: tuple[int, ...], options: dict[str, int]) -> None:
+    values = np.arange(np.prod(shape)).reshape(shape)
+
+    def fill(file: h5py.File) -> None:
+        file.create_dataset("x", data=values, chunks=(1,) * len(shape))
+        for index in range(1000):
+            file.create_group(f"layers/{index}")
+
+    with walked(written(fill, **options)) as tree:
+        assert len(tree.groups) == 1002
+        np.testing.assert_array_equal(tree.datasets["x"].read(), values)
+
+
 def test_attributes_come_as_json_values() -> None:
     values = {
         "text": "Ä", "bytes": b"plain", "fixed": np.bytes_(b"x"), "list": ["a", "b"], "names": np.array([b"x", b"yy"]),
@@ -466,6 +481,18 @@ def test_a_heap_that_does_not_step_forwards_is_refused() -> None:
             data[place + 8 : place + 16] = bytes(8)
             break
     with pytest.raises(IntegrityError, match="damaged"):
+        broken_by(bytes(data))
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["of groups", "of chunks"])
+@pytest.mark.parametrize("level", [1, 2, 255])
+def test_a_tree_that_leads_to_itself_is_refused(kind: int, level: int) -> None:
+    data = bytearray(written(chunked))
+    for match in re.finditer(b"TREE" + bytes([kind]), bytes(data)):
+        at, key = match.start(), 8 if kind == 0 else 8 + 4 * 8
+        data[at + 5] = level
+        data[at + 24 + key : at + 32 + key] = at.to_bytes(8, "little")
+    with pytest.raises(IntegrityError, match="B-tree"):
         broken_by(bytes(data))
 
 

@@ -75,7 +75,7 @@ def open_stream(
     size = stream.seek(0, os.SEEK_END)
     limits.check("file", size, f"{name} is too large")
     block = superblock.read(stream, size, name)
-    driver = Driver(stream)
+    driver = Driver(stream, block.start)
     with _damage_told(name):
         file = driver.open()
     try:

@@ -8,6 +8,10 @@ from typing import Any
 from modelkeep.errors import MissingExtra
 from modelkeep.formats.superblock import Stream
 
+_GROUP_KEY = 8  # bytes
+_CHILDREN = 64  # room in a node for chunks, of any rank
+_ADDRESSES = _CHILDREN * 8  # bytes
+
 
 class Driver:
     """A stream as h5py reads files: every read gives all bytes asked for, and zeros beyond the end.
@@ -17,12 +21,15 @@ class Driver:
     are made of, which is read, and trusted, as soon as one is opened; ``heap_refused`` tells that this happened.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, base: int = 0) -> None:
+        """``base`` is the place that addresses in the file count from."""
         self.no_heaps = True
         self.heap_refused = False
-        self._stream = stream
+        self._stream, self._base = stream, base
         self._size = stream.seek(0, os.SEEK_END)
         self._at = 0
+        self._levels: dict[int, int] = {}  # of a B-tree's nodes, by their addresses
+        self._checked: set[int] = set()
 
     def open(self) -> Any:
         """The ``h5py.h5f.FileID`` of the file. Raises MissingExtra, and whatever h5py does where it is damaged."""
@@ -48,8 +55,11 @@ class Driver:
         """Fill the buffer. Raises OSError, which the library takes for a file that cannot be read."""
         view = memoryview(buffer).cast("B")
         self._fill(view, self._at)
-        if bytes(view[:4]) == b"GCOL":
+        mark = bytes(view[:4])
+        if mark == b"GCOL":
             self._check_heap(self._at)
+        elif mark == b"TREE":
+            self._check_node(self._at - self._base, view)
         return len(view)
 
     def _fill(self, view: memoryview, at: int) -> None:
@@ -86,3 +96,23 @@ class Driver:
             if not 16 <= step <= size - place:
                 raise OSError(f"the global heap at byte {at:,} is damaged")
             place += step
+
+    def _check_node(self, address: int, node: memoryview) -> None:
+        """The nodes of a B-tree must form a tree: the library follows one that leads to itself until its stack ends.
+
+        Section III.A.1: 24 bytes, of which the fifth is the kind (groups or chunks), then level and number of
+        children, then keys and the children's addresses in turn. Each child is one level below, and has one parent.
+        """
+        if address in self._checked:
+            return
+        self._checked.add(address)
+        level, count = node[5], int.from_bytes(node[6:8], "little")
+        step = 8 + (_GROUP_KEY if node[4] == 0 else (len(node) - 24 - _ADDRESSES) // (_CHILDREN + 1))
+        places = range(16 + step, 16 + step * (count + 1), step)
+        if self._levels.setdefault(address, level) != level or 24 + step * count > len(node):
+            raise OSError(f"the B-tree node at byte {address:,} is damaged")
+        for place in places if level else ():
+            child = int.from_bytes(node[place : place + 8], "little")
+            if child in self._levels:
+                raise OSError(f"the B-tree node at byte {address:,} leads to another one's child, or in a circle")
+            self._levels[child] = level - 1
