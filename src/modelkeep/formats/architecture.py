@@ -19,7 +19,7 @@ from modelkeep.formats.limits import Limits
 from modelkeep.formats.streams import fill, open_regular
 
 WAY_OUT_OF_YAML = (
-    "with the Keras that wrote it (at most 2.5), in a place where it may run what it likes: "
+    "make JSON of it with the Keras that wrote it (at most 2.5), in a place where it may run what it likes: "
     "open('model.json', 'w').write(keras.models.model_from_yaml(open('model.yaml').read()).to_json())"
 )
 _WRITER = {"keras_version": "keras", "backend": "backend"}
@@ -71,7 +71,7 @@ def _json(place: Place, data: bytes, limits: Limits) -> Contents:
 
 
 def _yaml(place: Place, data: bytes) -> Contents:
-    problems = [Problem("yaml-architecture", f"an architecture as YAML is not read; {WAY_OUT_OF_YAML}")]
+    problems = [Problem("yaml-architecture", f"it is told and not read; {WAY_OUT_OF_YAML}")]
     if tag := _PYTHON_TAG.search(data):
         found = tag.group().decode(errors="replace")[:200]
         problems.append(Problem("yaml-python-tag", f"{found} makes a Python object", f"byte {tag.start():,}"))

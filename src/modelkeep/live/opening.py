@@ -17,6 +17,7 @@ import keras
 from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
 from modelkeep.errors import CannotLoad, Conflict, UnsafeContent, UsageError
+from modelkeep.formats.architecture import WAY_OUT_OF_YAML
 from modelkeep.formats.contents import Contents
 from modelkeep.formats.forms import look, open_contents, title_of
 from modelkeep.formats.limits import DEFAULT, Limits
@@ -175,7 +176,7 @@ def _read(contents: Contents, **terms: Any) -> tuple[Read | None, tuple[Finding,
         raise CannotLoad(
             f"{contents.path.name} is {title_of(contents.form)}",
             expected="a form that holds a model, weights or an architecture",
-            hint="see what is in it: modelkeep inspect",
+            hint=WAY_OUT_OF_YAML if contents.form == "yaml" else "see what is in it: modelkeep inspect",
         )
     try:
         return import_module(f"modelkeep.live.reading.{READERS[contents.form]}").read(contents, **terms), ()
