@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import zoo
 from foreign import write_keras3
 from modelkeep.errors import NotFaithful
 from modelkeep.formats.forms import open_contents
@@ -136,12 +137,32 @@ def test_a_renamed_layer_is_filled_and_told(tmp_path: Path) -> None:
     assert [f.subject for f in read.findings if f.check == "weights-renamed"] == ["layers/dense_1"]
 
 
-def test_the_state_of_another_optimizer_is_not_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other_class", [keras.optimizers.RMSprop, keras.optimizers.Adam])
+def test_the_state_of_another_optimizer_is_not_taken(other_class: Any, tmp_path: Path) -> None:
     model, other = three(), three()
-    for one, optimizer in ((model, "adam"), (other, keras.optimizers.SGD(0.1, momentum=0.9))):
+    for one, optimizer in ((model, keras.optimizers.SGD(0.1, momentum=0.9)), (other, other_class())):
         one.compile(optimizer, "mse", run_eagerly=keras.backend.backend() != "jax")
         one.train_on_batch(np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
     before = arrays(other.optimizer.variables)
     read = opened(saved(model, tmp_path), into=other)
     assert equal(before, other.optimizer.variables)
     assert [finding.subject for finding in read.findings if finding.check == "optimizer-fresh"] == ["optimizer"]
+
+
+def test_a_layer_that_loads_itself_is_missed_where_the_file_lacks_it(tmp_path: Path) -> None:
+    other = keras.Sequential([layers.Input((3,)), layers.Dense(3), zoo.Noted(2)])
+    path = saved(keras.Sequential([layers.Input((3,)), layers.Dense(3)]), tmp_path)
+    with pytest.raises(NotFaithful) as error:
+        opened(path, into=other)
+    assert {name.rpartition("/")[2] for name in failures(error, "weights-missing")} == {"kernel", "step"}
+
+
+def test_a_layer_that_does_not_hold_what_it_was_given_is_caught(tmp_path: Path) -> None:
+    model = keras.Sequential([layers.Input((3,)), zoo.Noted(2)])
+    path, other = saved(model, tmp_path), keras.Sequential([layers.Input((3,)), zoo.Noted(2)])
+    noted = other.layers[0]
+    noted.load_own_variables = lambda store: noted.kernel.assign(store["the kernel"] * 2)
+    before = arrays(other.weights)
+    with pytest.raises(NotFaithful, match="does not hold what the file has"):
+        opened(path, into=other)
+    assert equal(before, other.weights)

@@ -14,7 +14,6 @@ What differs between releases of Keras (3.0 to 3.15 were compared):
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from modelkeep.errors import NotFaithful, UnsafeContent
 from modelkeep.formats.contents import Contents, ForeignTensor, Member
 from modelkeep.live import internals, matching
 from modelkeep.live.arrays import is_float
-from modelkeep.live.variables import run_initializers, stored_dtype, view
+from modelkeep.live.variables import run_initializers, stored_dtype, view, without_number
 from modelkeep.report import Finding, Severity
 
 Group = dict[str, ForeignTensor]  # by what stands behind `vars/`
@@ -67,7 +66,6 @@ class _Filling:
     pairs: list[matching.Pair] = field(default_factory=list)
     missing: list[internals.Variable] = field(default_factory=list)
     unused: list[ForeignTensor] = field(default_factory=list)
-    again: list[matching.Pair] = field(default_factory=list)  # what the file holds a second time
     by_themselves: list[tuple[str, internals.Node, Group]] = field(default_factory=list)
     merged: list[internals.Variable] = field(default_factory=list)  # LoRA's, whose product is in the kernel
     findings: list[Finding] = field(default_factory=list)
@@ -83,7 +81,6 @@ class _Filling:
             for path, node, group in self.by_themselves:
                 self._load_by_itself(path, node, group)
             report = matching.assign(self.pairs, missing=self.missing, unused=self.unused, skip=self.skip)
-            self._check_again()
             for variable in self.merged:
                 variable.assign(np.zeros(variable.shape, stored_dtype(variable)))
             assets = self._load_assets()
@@ -111,11 +108,13 @@ class _Filling:
             self._plan_optimizer(path, node, group)
             return
         variables = internals.saved_variables(node)
-        if variables is None and group:
-            self.by_themselves.append((path, node, group))
-        elif variables is not None:
+        if variables is not None:
             self._pair(variables, group)
             self.merged += internals.lora_variables(node)
+        elif group:
+            self.by_themselves.append((path, node, group))
+        else:
+            self.missing += internals.own_variables(node)
 
     def _pair(self, variables: Mapping[str, internals.Variable], group: Group) -> None:
         self.pairs += [(variable, group[key]) for key, variable in variables.items() if key in group]
@@ -128,25 +127,33 @@ class _Filling:
             if optimizer.built and path == "optimizer":
                 self._optimizer_stays_fresh(path, "the file holds none of its state", [])
             return
+        was = without_number(self.contents.details.get("names", {}).get(path, optimizer.name))
+        if was.lower() != without_number(optimizer.name).lower():
+            self._optimizer_stays_fresh(path, f"the file has the state of {was}, this model {optimizer.name}", tensors)
+            return
         owner = dict(self.nodes)[path.rpartition("/")[0]]
         variables = _slots(optimizer, owner, len(tensors))
         if variables is None:
             why = f"the file has {len(tensors)} of its variables, this one {len(optimizer.variables)}"
             self._optimizer_stays_fresh(path, why, tensors)
             return
-        if isinstance(optimizer, keras.optimizers.Nadam) and _is_before(self.contents, (3, 10)):
-            variables = _with_product_first(variables)
-        if any(tuple(v.shape) != t.shape for v, t in zip(variables, tensors, strict=True)):
+        order = next((order for order in _orders(optimizer, variables) if _fits(order, tensors)), None)
+        if order is None:
             self._optimizer_stays_fresh(path, "its slots in the file are of other shapes", tensors)
             return
-        self.pairs += zip(variables, tensors, strict=True)
+        self.pairs += zip(order, tensors, strict=True)
         inner = getattr(optimizer, "inner_optimizer", None)
         if inner is not None:
-            twice = self._taken(inner)
-            again = list(zip(inner.variables, _in_order(twice), strict=False))
-            self.again += again
-            taken = {id(tensor) for _, tensor in again}
-            self.unused += [tensor for tensor in twice.values() if id(tensor) not in taken]
+            self._plan_again(inner.variables, self._taken(inner))
+
+    def _plan_again(self, variables: list[internals.Variable], group: Group) -> None:
+        """Hold what a file has a second time against what it has first."""
+        first = {id(variable): tensor for variable, tensor in self.pairs}
+        again = _in_order(group)
+        for variable, tensor in zip(variables, again, strict=False):
+            if id(variable) in first and not _equal(first[id(variable)].read(), tensor.read()):
+                raise NotFaithful(f"the file holds {variable.path} twice, with different values", found=tensor.name)
+        self.unused += again[len(variables) :]
 
     def _leave(self, path: str, group: Group) -> None:
         """Tell of a group that no node has taken. Optimizers are not there where a model was not compiled."""
@@ -209,11 +216,6 @@ class _Filling:
         text = f"{type(node).__name__} loaded {count:,} numbers by itself"
         self.findings.append(Finding("weights-matched", Severity.OK, text, path, {"parameters": count}))
 
-    def _check_again(self) -> None:
-        for variable, tensor in self.again:
-            if not _equal(variable, tensor.read()):
-                raise NotFaithful(f"the file holds {variable.path} twice, with different values", found=tensor.name)
-
     # --- assets
 
     def _load_assets(self) -> tuple[Finding, ...]:
@@ -256,15 +258,17 @@ def _slots(optimizer: Any, owner: Any, count: int) -> list[internals.Variable] |
 _WITHOUT_SLOTS = 2
 
 
-def _with_product_first(variables: list[internals.Variable]) -> list[internals.Variable]:
+def _orders(optimizer: Any, variables: list[internals.Variable]) -> list[list[internals.Variable]]:
+    """The orders in which releases of Keras write an optimizer's variables. The shapes tell which one it is."""
+    if not isinstance(optimizer, keras.optimizers.Nadam):
+        return [variables]
     *others, product = variables
-    first_slot = next((i for i, v in enumerate(others) if v.path.endswith(("_momentum", "_velocity"))), len(others))
-    return [*others[:first_slot], product, *others[first_slot:]]
+    slots = next((i for i, v in enumerate(others) if v.path.endswith(("_momentum", "_velocity"))), len(others))
+    return [variables, [*others[:slots], product, *others[slots:]]]
 
 
-def _is_before(contents: Contents, release: tuple[int, int]) -> bool:
-    numbers = re.findall(r"\d+", contents.writer.get("keras", ""))
-    return bool(numbers) and tuple(map(int, numbers[:2])) < release
+def _fits(variables: list[internals.Variable], tensors: list[ForeignTensor]) -> bool:
+    return all(tuple(variable.shape) == tensor.shape for variable, tensor in zip(variables, tensors, strict=True))
 
 
 def _equal(value: Any, array: Any) -> bool:
