@@ -114,6 +114,14 @@ def test_a_pickle_is_known_by_its_bytes(protocol: int, wrap: Callable[[bytes], b
     assert rules(path) == ["pickle"]
 
 
+@pytest.mark.parametrize("wrap", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
+def test_a_packed_pickle_is_read_to_its_last_byte(wrap: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    whole = wrap(pickle.dumps(list(range(1000))))
+    for data in (whole[:-1], whole[:-9], whole + b"garbage"):
+        (tmp_path / "values.pkl").write_bytes(data)
+        assert "pickle-broken" in rules(tmp_path / "values.pkl")
+
+
 @pytest.mark.parametrize(
     "text",
     [

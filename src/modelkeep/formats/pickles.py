@@ -22,12 +22,12 @@ _HEAD = 4096
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before 1.6: five pickles, then the storages' raw bytes
 
 
-class _Inflating(io.RawIOBase):
-    """A bare zlib stream, as joblib writes it, unpacked while it is read."""
+class _Unpacking(io.RawIOBase):
+    """A packed stream of zlib, bzip2 or LZMA, unpacked while it is read. It has to end where its file ends."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], unpacking: Any) -> None:
         self._file = file
-        self._unpacking = zlib.decompressobj()
+        self._unpacking = unpacking
 
     def readable(self) -> Literal[True]:
         return True
@@ -35,25 +35,32 @@ class _Inflating(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         unpacked = b""
         while not unpacked and not self._unpacking.eof:
-            packed = self._unpacking.unconsumed_tail or self._file.read(64 * 1024)
-            if not packed:
-                break
-            unpacked = self._unpacking.decompress(packed, len(buffer))
+            unpacked = self._unpacking.decompress(self._packed(), len(buffer))
+        if not unpacked and (self._unpacking.unused_data or self._file.read(1)):
+            raise OSError("bytes behind the packed stream")
         buffer[: len(unpacked)] = unpacked
         return len(unpacked)
 
+    def _packed(self) -> bytes:
+        waiting: bytes = getattr(self._unpacking, "unconsumed_tail", b"")  # zlib's alone hands it back
+        if waiting or not getattr(self._unpacking, "needs_input", True):
+            return waiting
+        if packed := self._file.read(64 * 1024):
+            return packed
+        raise EOFError("it ends in the midst of the packed stream")
 
-def _inflated(file: IO[bytes]) -> io.BufferedReader:
-    return io.BufferedReader(_Inflating(file), MIB)
+
+def _unpacked(start: Callable[[], Any]) -> Callable[[IO[bytes]], io.BufferedReader]:
+    return lambda file: io.BufferedReader(_Unpacking(file, start()), MIB)
 
 
 # How a wrapped file begins → what unwraps it. LZ4 is known and not unwrapped.
 _WRAPPINGS: dict[bytes, tuple[str, Callable[[IO[bytes]], Any]]] = {
     b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
-    b"BZh": ("bzip2", bz2.BZ2File),
-    b"\xfd7zXZ": ("xz", lzma.LZMAFile),
-    b"\x5d\x00\x00": ("lzma", lzma.LZMAFile),
-    **{b"\x78" + level: ("zlib", _inflated) for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")},
+    b"BZh": ("bzip2", _unpacked(bz2.BZ2Decompressor)),
+    b"\xfd7zXZ": ("xz", _unpacked(lzma.LZMADecompressor)),
+    b"\x5d\x00\x00": ("lzma", _unpacked(lzma.LZMADecompressor)),
+    **{b"\x78" + level: ("zlib", _unpacked(zlib.decompressobj)) for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")},
 }
 _UNPACKING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
