@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from modelkeep.live.writing.tracing import answers, frozen, quiet, tensors
 from modelkeep.manifest import Signature, TensorSpec
 from modelkeep.report import Finding, several
 
-ROUTES = {"tensorflow": ("tensorflow", "tf2onnx"), "torch": ("onnxscript",)}  # backend → modules it needs
+ROUTES = {"tensorflow": ("tensorflow", "tf2onnx"), "torch": ("torch", "onnxscript")}  # backend → modules it needs
 OPSET = 18  # of the operators; every runtime since 2023 knows it
 _BATCH = "batch"
+# TensorFlow's operator → ONNX', and the difference of 1 and what that gives.
+_REPLACED = {"Erfc": ("Erf", "one", "found"), "Expm1": ("Exp", "found", "one")}
 
 
 def write(model: keras.Model, path: Path, *, form: str, signature: Signature) -> tuple[Finding, ...]:
@@ -28,6 +31,7 @@ def write(model: keras.Model, path: Path, *, form: str, signature: Signature) ->
     import onnx
 
     graph = _by_tensorflow(model, signature) if keras.backend.backend() == "tensorflow" else _by_torch(model, signature)
+    _replace_operators(graph)
     _check_operators(graph)
     _name_lengths(graph.graph, signature)
     try:
@@ -97,6 +101,30 @@ def _example(spec: TensorSpec) -> Any:
     )
 
 
+def _replace_operators(graph: Any) -> None:
+    """Make what tf2onnx knows no operators for of those that ONNX has: GELU needs Erfc, CELU needs Expm1."""
+    from onnx import helper
+
+    for inner in _graphs(graph):
+        nodes = list(inner.node)
+        del inner.node[:]
+        for node in nodes:
+            if node.op_type not in _REPLACED:
+                inner.node.append(node)
+                continue
+            (x,), (y,) = node.input, node.output
+            operator, minuend, subtrahend = _REPLACED[node.op_type]
+            values = {"one": f"{y}/one", "found": f"{y}/found"}
+            inner.node.extend(
+                [
+                    helper.make_node("Constant", [], [f"{y}/float"], value_float=1.0),
+                    helper.make_node("CastLike", [f"{y}/float", x], [values["one"]]),
+                    helper.make_node(operator, [x], [values["found"]]),
+                    helper.make_node("Sub", [values[minuend], values[subtrahend]], [y]),
+                ]
+            )
+
+
 def _check_operators(graph: Any) -> None:
     """Raise UsageError where the graph has operators that ONNX does not: converters leave in what they do not know."""
     from onnx import defs
@@ -112,12 +140,17 @@ def _check_operators(graph: Any) -> None:
         )
 
 
-def _nodes(graph: Any) -> Any:
+def _nodes(graph: Any) -> Iterator[Any]:
+    return (node for inner in _graphs(graph) for node in inner.node)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """The graph, and those in the attributes of its nodes."""
     waiting = [graph.graph]
     while waiting:
-        for node in waiting.pop().node:
-            yield node
-            waiting += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        inner = waiting.pop()
+        waiting += [attribute.g for node in inner.node for attribute in node.attribute if attribute.HasField("g")]
+        yield inner
 
 
 def _name_lengths(graph: Any, signature: Signature) -> None:

@@ -71,7 +71,7 @@ def frozen(model: keras.Model, signature: Signature) -> Function:
         # A tensor of its own for each output, whatever else it is: an input that goes straight through.
         return {name: tf.identity(tensor, name=name) for name, tensor in answer(*inputs).items()}
 
-    with internals.unchanged_randomness():
+    with internals.unchanged_randomness(), _inlined():
         traced = tf.function(serve, input_signature=specs(signature), autograph=False)
         # There is no public name for it; converters outside TensorFlow all use this one.
         function = convert_variables_to_constants_v2(traced.get_concrete_function(), lower_control_flow=False)
@@ -84,15 +84,36 @@ def frozen(model: keras.Model, signature: Signature) -> Function:
     return function
 
 
-def named(function: Function, signature: Signature) -> Function:
-    """A frozen function inside one that gives its outputs by name."""
+@contextmanager
+def _inlined() -> Iterator[None]:
+    """TensorFlow functions inside, such as those that Keras compiles for grouped convolutions, traced as plain code.
+
+    Converters know no calls.
+    """
     import tensorflow as tf
 
-    # TensorFlow sorts outputs by their names.
-    names = sorted(spec.name for spec in signature.outputs)
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
-    def serve(*inputs: Any) -> dict[str, Any]:
-        return dict(zip(names, tf.nest.flatten(function(*inputs)), strict=True))
+
+def named(function: Function, signature: Signature) -> Function:
+    """A frozen function as one that gives its outputs by name."""
+    import tensorflow as tf
+
+    graph = function.graph.as_graph_def()
+    for node in graph.node:
+        # Functions with gradients of their own, SiLU for one, cannot be saved; nothing frozen is trained.
+        node.attr.pop("_gradient_op_type", None)
+    inputs, outputs = tensors(function, signature)
+
+    def serve(*given: Any) -> dict[str, Any]:
+        fed = dict(zip(inputs.values(), given, strict=True))
+        found = tf.graph_util.import_graph_def(graph, fed, list(outputs.values()), name="")
+        return dict(zip(outputs, found, strict=True))
 
     return tf.function(serve, input_signature=specs(signature), autograph=False).get_concrete_function()
 
