@@ -71,9 +71,7 @@ class _Walk:
             return self.object(value, argument, place)
         if isinstance(value, dict):
             return {key: self.visit(inner, key, place) for key, inner in value.items()}
-        if isinstance(value, str) and self.version.is_legacy:
-            return self.text(value, argument, place)
-        return value
+        return self.text(value, argument, place) if isinstance(value, str) else value
 
     def argument(self, name: str, value: Any) -> Any:
         """An argument of ``compile``: whatever its nesting by outputs, all in it is of one kind."""
@@ -87,6 +85,8 @@ class _Walk:
         """What a text means; most are what they are."""
         if place == COMPILE and argument in _MEASURES:
             return compiling.measure(value, argument, place, self.notes)
+        if not self.version.is_legacy:
+            return value
         return functions.named(value, argument, place, self.notes)
 
     def object(self, raw: JSON, argument: str, place: str) -> JSON:

@@ -1,7 +1,8 @@
-"""The state of an optimizer of Keras 1 or 2, slot by slot, where Keras 3's optimizer of that name has the same slots.
+"""The state of an optimizer in HDF5, slot by slot, where the optimizer of that name has the same slots today.
 
-Three generations name them differently::
+Four generations name them differently::
 
+    adam/dense_kernel_momentum       Keras 3, by the paths of its variables
     Adam/m/dense/kernel:0            Keras 2.11 on
     Adam/dense/kernel/m:0            TensorFlow 2.0 to 2.10, and optimizers.legacy since
     training/Adam/Variable_3:0       Keras 1 and 2 without TensorFlow's: by order, all slots of a kind together
@@ -73,6 +74,9 @@ def plan(
     if not tensors:
         return [], [_fresh("the file holds none of its state")]
     optimizer.build(model.trainable_variables)
+    by_path = {variable.path: variable for variable in optimizer.variables}
+    if by_path.keys() == {tensor.name for tensor in tensors}:
+        return [(by_path[tensor.name], tensor) for tensor in tensors], []
     found = inventory(internals.walk(model))
     slots = {name.removeprefix("optimizer/"): v for name, v in found.variables.items() if name.startswith("optimizer/")}
     paths = {name: found.names[id(variable)].removeprefix("weights/") for name, variable in by_name.items()}
