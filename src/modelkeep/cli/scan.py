@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelkeep.formats.limits import Limits
 
 
-@file_command("scan", example="modelkeep scan downloads/*.h5 --strict", shape="Scan[]")
+@file_command("scan", example="modelkeep scan sentiment.keras --strict", shape="Scan[]")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @allow_option
 @click.option("--strict", is_flag=True, help="Refuse what is of medium level, too: custom objects, pickles.")
