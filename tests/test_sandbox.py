@@ -90,7 +90,7 @@ def test_waiting_ends_by_the_clock(file: Path) -> None:
     began = time.monotonic()
     with pytest.raises(LimitExceeded, match="takes too long"):
         look("sleep", file, SHORT)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
 
 
 def test_a_larger_file_has_more_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

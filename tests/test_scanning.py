@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import sys
 import tarfile
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,11 +42,37 @@ GREEDY = (
     "values_that_are_not_there",
 )
 LIGHT = [name for name in CORPUS if name not in GREEDY]
-FIRST_OF_A_RULE = list({CORPUS[name].rule: name for name in reversed(LIGHT)}.values())
+# Of each kind of file; the rest is scanned in this very process.
+CONFINED = (
+    "lambda_in_keras",
+    "lambda_in_h5",
+    "lambda_in_the_metadata_of_a_saved_model",
+    "architecture_of_terabytes",
+    "values_in_another_file",
+    "graph_that_writes",
+    "pickle_of_protocol_4",
+    "joblib_with_objects",
+    "npy_of_objects",
+    "npz_of_objects",
+    "torch_archive",
+    "tensors_that_overlap",
+    "tar_with_a_link",
+    "zip_outside",
+    "yaml_that_calls",
+    "onnx_that_runs_python",
+    "xml_that_reads_a_file",
+    "empty_file",
+)
 
 
 def rules(found: Scan) -> set[str]:
     return {finding.rule for finding in found.findings}
+
+
+def seconds_of_children() -> float:
+    """Of CPU: other programs on this machine do not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tree(folder: Path) -> list[str]:
@@ -56,12 +82,12 @@ def tree(folder: Path) -> list[str]:
 # --- hostile files
 
 
-@pytest.mark.parametrize("name", [*FIRST_OF_A_RULE, *GREEDY])
+@pytest.mark.parametrize("name", CONFINED)
 def test_a_hostile_file_is_refused_for_its_own_reason_and_does_nothing(name: str, tmp_path: Path) -> None:
     path = CORPUS[name].write(tmp_path / "files")
-    before, began = tree(tmp_path), time.monotonic()
+    before, began = tree(tmp_path), seconds_of_children()
     found = scan(path)
-    assert time.monotonic() - began < 10
+    assert seconds_of_children() - began < 10
     assert CORPUS[name].rule in rules(found), str(found)
     assert not found.ok
     assert not (path.parent / CANARY).exists()
@@ -71,7 +97,9 @@ def test_a_hostile_file_is_refused_for_its_own_reason_and_does_nothing(name: str
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_file_that_asks_for_much_does_not_get_it(name: str, tmp_path: Path) -> None:
-    assert sandbox.call("looking:peak", CORPUS[name].write(tmp_path), {"rule": CORPUS[name].rule}) < GB
+    path, began = CORPUS[name].write(tmp_path), seconds_of_children()
+    assert sandbox.call("looking:peak", path, {"rule": CORPUS[name].rule}) < GB
+    assert seconds_of_children() - began < 10
 
 
 @pytest.mark.parametrize("name", LIGHT)
