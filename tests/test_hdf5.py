@@ -409,6 +409,17 @@ def test_links_whose_names_are_paths_are_not_followed() -> None:
     assert broken_by(written(fill).replace(b"aXb\0", b"a/b\0")) == {"hdf5-name": "it.h5:/a/b"}
 
 
+def test_a_group_that_lists_one_name_twice_is_not_walked_twice() -> None:
+    def fill(file: h5py.File) -> None:
+        group = file
+        for _ in range(30):  # two ways down at each of them
+            group.create_group("aXa")
+            group["aYa"] = group["aXa"]
+            group = group["aXa"]
+
+    assert broken_by(written(fill).replace(b"aYa\0", b"aXa\0")).keys() == {"hdf5-shared-object", "hdf5-name"}
+
+
 # --- before and behind
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import IntegrityError, LimitExceeded, MissingExtra, ModelkeepError, UnsafeContent
@@ -140,7 +141,11 @@ class _Walk:
         group.links.iterate(add, info=True, order=h5.ITER_NATIVE)
         self._limits.check("objects", len(self._seen) + len(found), f"{self._name} holds too many objects")
         self._limits.check("depth", path.count("/") + 1, f"{self._name} nests its groups too deep")
-        return [(f"{path}/{_text(name)}".lstrip("/"), name, kind, address) for name, kind, address in sorted(found)]
+        links = [(f"{path}/{_text(name)}".lstrip("/"), name, kind, address) for name, kind, address in sorted(found)]
+        for (one, *_), (other, *_) in pairwise(sorted(links)):
+            if one == other:
+                self.problem("hdf5-name", "two links of one name: readers differ in which they follow", one)
+        return links
 
     def _followed(self, group: Any, path: str, name: bytes, link: int, address: int) -> Any:
         """The object that a link leads to, if it is a hard link and leads to a group or dataset not seen before."""
@@ -156,9 +161,10 @@ class _Walk:
             self.problem("hdf5-external-link", f"a link to {_text(target[:200])!r} in {_text(file[:200])!r}", path)
         elif link != h5l.TYPE_HARD:
             self.problem("hdf5-user-link", f"a link of the user-defined kind {link}", path)
-        elif (first := self._seen.setdefault(address, path)) != path:
-            self.problem("hdf5-shared-object", f"it is /{first} once more", path)
+        elif address in self._seen:
+            self.problem("hdf5-shared-object", f"it is /{self._seen[address]} once more", path)
         else:
+            self._seen[address] = path
             found = self._at(group, path, name)
             if found is None or isinstance(found, h5g.GroupID | h5d.DatasetID):
                 return found

@@ -49,9 +49,9 @@ rules(
     Rule(
         "hdf5-name",
         Level.CRITICAL,
-        "A link whose name is a path",
+        "A link whose name is a path, or another one's",
         "HDF5 splits names at each slash, so such a link leads elsewhere than it says, through links that were not "
-        "looked at.",
+        "looked at. Of two links of one name, readers differ in which they follow.",
     ),
     Rule(
         "hdf5-soft-link",
