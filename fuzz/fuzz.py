@@ -7,6 +7,7 @@ is a failure, and libFuzzer keeps the input as ``crash-…``.
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,8 @@ with atheris.instrument_imports(include=["modelkeep.formats", "modelkeep.safety"
 
 # Small, so that what runs into them does so soon.
 LIMITS = Limits(file=64 * MIB, expansion_floor=MIB, members=200, json_nodes=20_000, opcodes=20_000, nodes=20_000)
+
+MEMORY = 1536 * MIB  # bytes, libFuzzer's own included
 
 # Form → where the input stands: a file of that name, or one in a folder.
 PLACES = {
@@ -68,7 +71,7 @@ class Reader:
             with forms.open_contents(self._path, LIMITS, thorough=True) as contents:
                 for question in scanning.QUESTIONS:
                     list(question(contents, LIMITS))
-        except ModelkeepError:
+        except (ModelkeepError, MemoryError):
             pass
 
 
@@ -76,6 +79,8 @@ def main() -> None:
     """Fuzz the form that the first argument names."""
     form = sys.argv.pop(1)
     warnings.simplefilter("ignore")
+    # As in the process that scans: HDF5's own library would take whatever a damaged file asks for.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     folder = Path(tempfile.mkdtemp(prefix="modelkeep-fuzz-"))
     atheris.Setup(sys.argv, Reader(form, folder))
     try:

@@ -65,6 +65,7 @@ def function(name: str, module: str = "builtins") -> dict[str, Any]:
             "class_name": "Lambda",
             "config": {"function": "relu", "function_type": "function", "module": "keras.activations"},
         },
+        {"class_name": "Custom>Adam", "config": {"learning_rate": 0.001}},
         {"class_name": "__tuple__", "items": [1, 2]},
         {"class_name": "__numpy__", "config": {"value": [1.0], "dtype": "float32"}},
         {

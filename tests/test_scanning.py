@@ -27,6 +27,14 @@ from modelkeep.safety.rules import RULES, Level
 from modelkeep.safety.scanning import Scan, digest_of, scan, scan_here
 
 HERE = Path(__file__).parent
+ENDINGS = (".h5", ".hdf5", ".keras", ".index", ".pb", ".tflite", ".onnx")
+FOREIGN = sorted(
+    {
+        file.parent if file.name.endswith(".pb") else file
+        for file in (HERE / "foreign").rglob("*")
+        if file.name.endswith(ENDINGS) and file.parent.name != "variables"
+    }
+)
 BACKENDS = {"jax", "keras", "tensorflow", "tf_keras", "torch"}
 GB = 10**9
 GREEDY = (
@@ -175,11 +183,10 @@ def test_an_honest_file_is_not_refused(name: str, tmp_path: Path) -> None:
     assert not rules(found) & {"not-scanned", "unknown-form"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((HERE / "foreign").rglob("*.keras")), ids=lambda path: f"{path.parent.name}/{path.name}"
-)
+@pytest.mark.parametrize("path", FOREIGN, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_file_of_an_older_keras_is_not_refused(path: Path) -> None:
     told = scan_here(path, limits=DEFAULT)
+    assert told["form"] is not None
     levels = {RULES[rule].level for rule, _, _ in told["problems"]}
     assert levels <= {Level.MEDIUM, Level.LOW}, told["problems"]
 

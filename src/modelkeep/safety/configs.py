@@ -45,6 +45,8 @@ _HOMES = _words(
 )
 _FOREIGN_LAYERS = frozenset({"TFSMLayer", "TorchModuleWrapper"})
 _FUNCTION_LAYERS = frozenset({"JaxLayer", "FlaxLayer"})
+# TensorFlow 2.11 and 2.12 registered these under a package of custom objects.
+_OPTIMIZERS = _words("Adadelta Adafactor Adagrad Adam AdamW Adamax Ftrl Lion Nadam RMSprop SGD")
 # Functions of Python that do more than compute.
 _PYTHON = _words(
     "__import__ breakpoint compile delattr dir eval exec exit getattr globals help input locals memoryview open quit "
@@ -353,7 +355,8 @@ def _is_class(module: str | None, name: str) -> bool:
     """Keras 2 gives no module, or one of many; Keras 3 the one that the class is in, but none in HDF5."""
     names = _names()
     if module is None:
-        return name in names["legacy_classes"] or name in names["classes"]
+        own = name.removeprefix("Custom>") in _OPTIMIZERS
+        return own or name in names["legacy_classes"] or name in names["classes"]
     if module in names["classes"].get(name, ()):
         return True
     return name in names["legacy_classes"] and _inside_keras(module) is not None
