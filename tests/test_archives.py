@@ -203,8 +203,25 @@ def test_a_size_that_a_record_and_a_header_tell_differently_is_told(tmp_path):
     path = tarred({"notes": smuggled}, tmp_path / "a.tar", format=tarfile.PAX_FORMAT)
     data = path.read_bytes()
     path.write_bytes(data[: 3 * 512] + inner + data[3 * 512 :])
-    with pytest.raises(UnsafeContent, match="tar-override"):
+    with pytest.raises(UnsafeContent, match="tar-ambiguous"):
         rules_of(path)
+
+
+def test_a_folder_with_bytes_is_told(tmp_path):
+    path = tarred({"model.keras": MODEL}, tmp_path / "a.tar", format=tarfile.GNU_FORMAT)
+    header = tarfile.TarInfo("folder")
+    header.type, header.size = tarfile.DIRTYPE, 10
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(512) + path.read_bytes())
+    assert rules_of(path) == {"tar-ambiguous"}
+
+
+def test_a_prefix_that_gnu_does_not_know_is_told(tmp_path):
+    tarred({"model.keras": MODEL}, tmp_path / "a.tar", format=tarfile.GNU_FORMAT)
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[345:348] = b"pre"
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 256 + sum(data[156:512]))
+    (tmp_path / "a.tar").write_bytes(data)
+    assert rules_of(tmp_path / "a.tar") == {"tar-ambiguous"}
 
 
 def test_what_stands_behind_the_end_of_a_tar_is_told(tmp_path):

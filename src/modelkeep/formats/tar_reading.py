@@ -21,6 +21,7 @@ _CHUNK = MIB  # bytes read at a time
 _FILES, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_FOR_ALL = b"L", b"K", b"x", b"g"
 _SPARSE = b"S"
+_POSIX = b"ustar\0"  # in a header whose name may have a prefix
 _SPECIAL = {b"1": "a hard link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
 _FROM_HERE_ON = 8**11  # bytes: a size that the header has no room for
 _MEANING = ("path", "size", "linkpath")  # of pax records: what changes an entry
@@ -55,9 +56,13 @@ class TarStream:
             self._limits.check("members", count, "the tar has too many members")
             name, size, kind = parsed(block)
             if kind in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_FOR_ALL):
-                told |= self._told(kind, self._whole(size))
+                more = self._told(kind, self._whole(size))
+                if more.keys() & told.keys():
+                    self._add("tar-ambiguous", "two records tell different things of one member")
+                told |= more
                 continue
-            name, size, sparse = told.get("path", name), self._size(name, told, size), self._is_sparse(told, kind)
+            self._check_one_reading(block, name, size, kind, told)
+            name, size, sparse = told.get("path", name), self._size(told, size), self._is_sparse(told, kind)
             told = {}
             total += size
             self._limits.check("file", total, "the tar unpacks to too much")
@@ -97,13 +102,21 @@ class TarStream:
                 self._add("tar-override", f"a record changes the {key} of every member that follows")
         return {}
 
-    def _size(self, name: str, told: dict[str, str], size: int) -> int:
+    def _check_one_reading(self, block: bytes, name: str, size: int, kind: bytes, told: dict[str, str]) -> None:
+        """Tell what some programs heed and others do not."""
+        recorded = self._size(told, size)
+        if size != recorded and (size or recorded < _FROM_HERE_ON):
+            self._add("tar-ambiguous", f"{name!r} has {size:,} bytes by its header, {recorded:,} by a record", name)
+        if kind == _FOLDER and size:
+            self._add("tar-ambiguous", f"a folder of {size:,} bytes", name)
+        if block[257:263] != _POSIX and block[345:500].strip(b"\0"):
+            self._add("tar-ambiguous", f"{name!r} has a prefix that not every program heeds", name)
+
+    def _size(self, told: dict[str, str], size: int) -> int:
         if "size" not in told:
             return size
         if not (told["size"].isascii() and told["size"].isdigit() and len(told["size"]) < 20):
             raise IntegrityError("the tar is damaged", found=f"a size of {told['size'][:40]!r}")
-        if size != int(told["size"]) and (size or int(told["size"]) < _FROM_HERE_ON):
-            self._add("tar-override", f"{name!r} has {size:,} bytes by its header and {told['size']} by a record", name)
         return int(told["size"])
 
     def _is_sparse(self, told: dict[str, str], kind: bytes) -> bool:
@@ -150,7 +163,7 @@ def parsed(block: bytes) -> tuple[str, int, bytes]:
     if said != found:
         raise IntegrityError("the tar is damaged: a header has another checksum", found=found, expected=said)
     name, prefix = _text(block[:100]), _text(block[345:500])
-    if block[257:263] == b"ustar\0" and prefix:
+    if block[257:263] == _POSIX and prefix:
         name = f"{prefix}/{name}"
     return name, _number(block[124:136]), block[156:157]
 

@@ -99,12 +99,13 @@ rules(
         "A few bytes become a file of any length.",
     ),
     Rule(
-        "tar-override",
+        "tar-ambiguous",
         Level.HIGH,
-        "A tar that changes names or sizes for all members",
+        "A member of a tar that programs read differently",
         _TWO_READINGS,
         ("CVE-2025-62518",),
     ),
+    Rule("tar-override", Level.HIGH, "A tar that changes names or sizes for all members", _TWO_READINGS),
     Rule("tar-unknown", Level.HIGH, "A member of an unknown kind", "What unpacking it does differs between programs."),
     Rule("tar-duplicate-name", Level.HIGH, "Two members of one name", _TWO_READINGS),
     Rule(
