@@ -346,6 +346,7 @@ def test_an_export_right_at_one_row_and_wrong_at_three_is_refused_with_numbers(f
 @pytest.mark.backends
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="Keras' own export is wrong under torch alone")
+@pytest.mark.filterwarnings("ignore")  # Keras' own export warns of much; that this length is lost is not among it
 def test_keras_own_export_with_a_length_that_became_a_constant_does_not_pass(tmp_path: Path) -> None:
     build, inputs = TABLE["lstm_of_any_length"]
     model = build()
