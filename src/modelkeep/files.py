@@ -30,7 +30,9 @@ ENDINGS = {
     ".json": "json",
     ".onnx": "onnx",
     ".tflite": "litert",
-    ".xml": "openvino",
+    ".zip": "zip",
+    ".tar.gz": "tar.gz",
+    ".tar.zst": "tar.zst",
 }
 
 

@@ -126,6 +126,7 @@ golden_option = click.option(
 form_option = click.option(
     "--format", "form", metavar="FORM", help="The form to write, where the name does not tell: saved_model, onnx, …"
 )
+of_option = click.option("--of", metavar="FORM", help="The form within an archive.  [default: keras]")
 _custom_objects = click.option(
     "--custom-objects",
     "places",

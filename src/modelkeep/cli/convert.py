@@ -15,6 +15,7 @@ from modelkeep.cli.command import (
     file_command,
     form_option,
     golden_option,
+    of_option,
     skip_option,
     trust_option,
 )
@@ -24,6 +25,7 @@ from modelkeep.cli.command import (
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
 @form_option
+@of_option
 @click.option(
     "--architecture",
     metavar="FILE",
@@ -41,6 +43,7 @@ def run(
     target: Path,
     *,
     form: str | None,
+    of: str | None,
     architecture: Path | None,
     golden: Path | None,
     allow: Sequence[str],
@@ -61,6 +64,7 @@ def run(
         source,
         target,
         format=form,
+        options={} if of is None else {"of": of},
         architecture=architecture,
         golden=golden and examples(golden),
         allow=allow,

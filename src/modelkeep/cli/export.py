@@ -10,7 +10,7 @@ import click
 
 from modelkeep.cli import shapes
 from modelkeep.cli.answer import Answer, Lines
-from modelkeep.cli.command import command, custom_objects_option, ref_argument, trust_option
+from modelkeep.cli.command import command, custom_objects_option, of_option, ref_argument, trust_option
 from modelkeep.sizes import human_bytes
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @ref_argument
 @click.argument("form", metavar="[FORM]", default="bundle")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Where to write it.")
+@of_option
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @custom_objects_option
 @trust_option
@@ -30,6 +31,7 @@ def run(
     form: str,
     to: Path,
     *,
+    of: str | None,
     overwrite: bool,
     custom_objects: dict[str, Any] | None,
     trust: Sequence[str],
@@ -38,11 +40,14 @@ def run(
 
     FORM is bundle, a .zip that `modelkeep add` takes into another store, or one that
     others read: keras, h5, weights_h5, legacy_weights_h5, safetensors, npz, json,
-    saved_model, onnx, litert, openvino. All but a bundle are opened again and have to
+    saved_model, onnx, litert, openvino, zip, tar.gz, tar.zst. All but a bundle are opened again and have to
     answer the golden examples as the version does.
     """
     version = keep.resolve(ref).ref
-    exported = keep.export(version, form, to=to, overwrite=overwrite, custom_objects=custom_objects, trust=trust)
+    options = {} if of is None else {"of": of}
+    exported = keep.export(
+        version, form, to=to, overwrite=overwrite, custom_objects=custom_objects, trust=trust, **options
+    )
     size = _size(to)
     report = shapes.Report(**exported.report.to_json())
     told = shapes.Exported(ref=version, form=form, path=str(to), size=size, report=report)

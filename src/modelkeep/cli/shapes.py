@@ -54,7 +54,9 @@ class Version(Shape):
     model: str
     version: str
     digest: Annotated[str, says("of the manifest: the version's identity")]
-    kind: Annotated[str, says("`whole`; `weights` where no architecture was kept; `servable` where there is no Keras model")]
+    kind: Annotated[
+        str, says("`whole`; `weights` where no architecture was kept; `servable` where there is no Keras model")
+    ]
     size: Annotated[int, says("bytes of everything it is made of")]
     new_bytes: Annotated[int, says("bytes that its save added to the store")]
     parameters: int
