@@ -62,7 +62,8 @@ def modelkeep() -> None:
     REF names one version: sentiment (the newest), sentiment:1 (the newest 1.x.y), sentiment:1.2.0,
     sentiment@production (an alias), sentiment@blake3:9f2c41d0 (a digest).
 
-    Every command but completion takes --store (default $MODELKEEP_STORE, else ./models) and --json.
+    Every command but completion takes --json, and those about versions take --store (default
+    $MODELKEEP_STORE, else ./models).
     """
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--sarif", "in_sarif", is_flag=True, help="Print a SARIF 2.1.0 log, which code hosts show.")
 @limits_option
 def run(paths: Sequence[Path], *, allow: Sequence[str], strict: bool, in_sarif: bool, limits: Limits) -> Answer:
-    """Tell whether model files are safe to open, without running anything of them.
+    """Tell whether model files are safe to open.
 
     PATH is a file or folder of any form that inspect knows, or a pickle (.pkl, joblib,
     .npy of objects, .pt). Neither Keras nor a backend is needed. Critical and high

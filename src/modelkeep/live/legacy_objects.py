@@ -7,6 +7,7 @@ modelkeep like any other, and to ``.keras``. Plain Keras opens such a ``.keras``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -209,7 +210,9 @@ class RandomCrop(keras.layers.RandomCrop):  # type: ignore[misc]
         )
 
 
-FUNCTIONS = {f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (hard_sigmoid,)}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (hard_sigmoid,)
+}
 """Each by the name that configs have for it."""
 
 CLASSES: dict[str, type] = {
