@@ -255,6 +255,11 @@ def test_what_goes_beyond_a_limit_is_refused() -> None:
             broken(FOREIGN / "dense", Limits(**{limit: most}))
 
 
+def test_a_graph_for_every_day_is_too_many(tmp_path: Path) -> None:
+    with pytest.raises(LimitExceeded, match="too many graphs"):
+        broken(folder(tmp_path, message((1, 1), *[(2, b"")] * 365)))
+
+
 def test_a_pipe_in_place_of_the_graph_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "saved_model.pb")
     with pytest.raises(ModelkeepError):

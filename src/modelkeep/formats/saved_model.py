@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modelkeep.errors import IntegrityError, UnsafeContent
+from modelkeep.errors import IntegrityError, LimitExceeded, UnsafeContent
 from modelkeep.formats import keras_archive, strict_json
 from modelkeep.formats.checkpointed import Checkpointed, read_checkpointed
 from modelkeep.formats.contents import Contents, Member, Problem
@@ -39,6 +39,7 @@ VARIABLES = "variables/variables"
 ASSETS, EXTRA = "assets/", "assets.extra/"
 OWN = "assets.extra/modelkeep/model.keras"
 SERVE = "serve"  # the tag of the graph that answers
+MAX_GRAPHS = 64  # one each for training and for serving, on CPU and on TPU
 INIT = "__saved_model_init_op"  # TensorFlow's own, under the signatures
 
 _LAYER = re.compile(r"layer-(\d{1,9})")
@@ -64,9 +65,16 @@ class MetaGraph:
 def read_graphs(data: memoryview, limits: Limits) -> tuple[MetaGraph, ...]:
     """The graphs in the bytes of a ``saved_model.pb``. Raises IntegrityError, LimitExceeded."""
     saved = Message(data)
-    if saved.unsigned(1) != 1 or 2 not in saved:
-        raise IntegrityError(f"{GRAPHS} is no SavedModel", found=f"schema {saved.unsigned(1)}", expected="schema 1")
-    return tuple(_meta_graph(meta, limits) for meta in saved.messages(2))
+    graphs = saved.views(2)
+    if saved.unsigned(1) != 1 or not graphs:
+        raise IntegrityError(
+            f"{GRAPHS} is no SavedModel",
+            found=f"schema {saved.unsigned(1)}, {len(graphs)} graphs",
+            expected="schema 1, and at least one graph",
+        )
+    if len(graphs) > MAX_GRAPHS:
+        raise LimitExceeded(f"{GRAPHS} has too many graphs", found=len(graphs), expected=f"at most {MAX_GRAPHS}")
+    return tuple(_meta_graph(Message(graph), limits) for graph in graphs)
 
 
 def _meta_graph(meta: Message, limits: Limits) -> MetaGraph:

@@ -27,6 +27,8 @@ from modelkeep.live.reading import Read, optimizer_slots, weights
 from modelkeep.report import Finding, Severity
 
 _LAYERS = ("layer-", "layer_with_weights-")  # followed by a number: among all layers, among those with weights
+# What Keras 2 lists of an object beside its attributes, in an order that is not that of Keras 3.
+_LISTS = frozenset({"variables", "trainable_variables", "non_trainable_variables", "layers", "metrics", "keras_api"})
 _COUNTERS = ("iter", "iteration", "_iterations", "iterations")
 _RENAMED = {"depthwise_kernel": "kernel"}  # attributes of Keras 2, by what DepthwiseConv1D and 2D call them since
 _STATE = "_state_var"  # of a random generator of Keras 2
@@ -192,7 +194,7 @@ class _Walk:
             return thing[int(name)] if name.isdecimal() and int(name) < len(thing) else None
         if isinstance(thing, Mapping):
             return thing.get(name)
-        inner = getattr(thing, name, None) if not name.startswith("__") else None
+        inner = getattr(thing, name, None) if name not in _LISTS and not name.startswith("__") else None
         inner = getattr(thing, _RENAMED[name], None) if inner is None and name in _RENAMED else inner
         return inner if isinstance(inner, (internals.Variable, keras.Layer, list, tuple, Mapping)) else None
 

@@ -53,7 +53,7 @@ def read(
             return Read(found.model, (*found.findings, _compared(inside, contents)))
     if any(layer["weights"] for layer in contents.details.get("layers", ())):
         return h5.read(_by_layer(contents), into=into, **terms)
-    if contents.config is not None:
+    if contents.config is not None or (into is not None and "keras_class" in contents.details):
         return _by_object(contents, into, **terms)
     if into is not None:
         return weights.read(_by_name(contents), into=into, **terms)
