@@ -101,7 +101,7 @@ def test_a_folder_of_very_many_files_is_not_searched(tmp_path):
     started = time.process_time()
     with pytest.raises(UsageError, match="a folder of other files"):
         recognise(look(tmp_path))
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 3
 
 
 def test_what_is_not_there_or_no_file_is_said_to_be_so(tmp_path):

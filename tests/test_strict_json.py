@@ -117,7 +117,7 @@ def test_the_time_a_document_takes_grows_with_its_length_only(unit):
     started = time.process_time()
     with pytest.raises(ModelkeepError):
         read(b'["' + unit * (8 * 2**20 // len(unit)))
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 10
 
 
 @given(st.binary(max_size=60) | st.text('[]{}",:\\u019eEdD-.', max_size=60).map(str.encode))
