@@ -124,10 +124,13 @@ def test_a_loss_by_its_short_name_opens_again(loss: Any, tmp_path: Path) -> None
     h5.reopen(tmp_path / "model.h5", model=model)
 
 
-@pytest.mark.parametrize("name", ["subclassed", "bfloat16", "custom_objects"])
-def test_what_h5_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"an \.h5 file cannot hold"):
+@pytest.mark.parametrize(
+    ("name", "reasons"), [("subclassed", 1), ("bfloat16", 1), ("custom_objects", 2)], ids=lambda value: str(value)
+)
+def test_what_h5_cannot_hold_is_refused_with_every_reason(name: str, reasons: int, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"an \.h5 file cannot hold this model") as error:
         h5.write(ZOO[name].build(), tmp_path / "model.h5")
+    assert len(error.value.report.failures) == reasons  # type: ignore[attr-defined]
 
 
 def test_a_graph_of_operations_that_h5_loses_is_refused_when_it_is_opened_again(tmp_path: Path) -> None:

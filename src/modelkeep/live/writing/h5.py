@@ -20,7 +20,7 @@ from modelkeep.live.tensors import EXOTIC
 from modelkeep.live.variables import Inventory, inventory, stored_dtype
 from modelkeep.live.writing import plain
 from modelkeep.manifest import Signature
-from modelkeep.report import Finding, several
+from modelkeep.report import Finding, Report, Severity, several
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -53,14 +53,21 @@ def reopen(path: Path, *, form: str = "h5", model: keras.Model) -> Predict:
 
 
 def _refuse(model: keras.Model, found: Inventory) -> None:
-    if not isinstance(model, keras.Sequential) and type(model).__name__ not in ("Functional", "Model"):
-        raise _cannot("models of a class of their own", type(model).__name__)
-    if files := assets(found):
-        raise _cannot("vocabularies and other files of layers", several(list(files)))
-    if found.arrays:
-        raise _cannot("what layers save by themselves", several(list(found.arrays)))
-    if odd := [variable.path for variable in model.weights if stored_dtype(variable) in EXOTIC]:
-        raise _cannot("bfloat16 and float8", several(odd))
+    """Raise UsageError with every reason for which an ``.h5`` file cannot hold the model."""
+    is_own = not isinstance(model, keras.Sequential) and type(model).__name__ not in ("Functional", "Model")
+    reasons = {
+        "a model of a class of its own": [type(model).__name__] if is_own else [],
+        "vocabularies and other files of layers": list(assets(found)),
+        "what layers save by themselves": list(found.arrays),
+        "bfloat16 and float8": [variable.path for variable in model.weights if stored_dtype(variable) in EXOTIC],
+    }
+    findings = [
+        Finding(plain.NOT_HELD, Severity.FAILURE, f"{what}: {several(names)}")
+        for what, names in reasons.items()
+        if names
+    ]
+    title = "an .h5 file cannot hold this model, which a .keras file can"
+    Report(title, tuple(findings), UsageError).raise_for_failures()
 
 
 def _name_losses_in_full(path: Path) -> None:
@@ -85,10 +92,6 @@ def _in_full(loss: Any) -> Any:
     if isinstance(loss, dict) and "class_name" not in loss:
         return {name: _in_full(inner) for name, inner in loss.items()}
     return loss
-
-
-def _cannot(what: str, found: str) -> UsageError:
-    return UsageError(f"an .h5 file cannot hold {what}", found=found, hint="write it as keras, which holds all of it")
 
 
 @contextmanager
