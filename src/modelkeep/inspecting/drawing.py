@@ -38,6 +38,7 @@ class _Box:
     fed_by: list[_Box] = field(default_factory=list)
     x: float = 0
     y: float = 0
+    passed: float = 0  # pixels: how high the row is that an arrow passes
 
     @property
     def width(self) -> float:
@@ -47,7 +48,7 @@ class _Box:
     @property
     def height(self) -> float:
         """In pixels."""
-        return len(self.lines) * _LINE + 2 * _PADDING - 4 if self.lines else 0
+        return len(self.lines) * _LINE + 2 * _PADDING - 4 if self.lines else self.passed
 
 
 def draw(architecture: Architecture | None, title: str) -> str:
@@ -145,6 +146,7 @@ def _place(rows: list[list[_Box]]) -> None:
         x = _MARGIN + (widest - sum(box.width for box in row) - _GAP_X * (len(row) - 1)) / 2
         height = max(box.height for box in row)
         for box in row:
+            box.passed = 0 if box.lines else height
             box.x, box.y = x + box.width / 2, y + (height - box.height) / 2
             x += box.width + _GAP_X
         y += height + _GAP_Y
@@ -174,6 +176,8 @@ def _colour(layer: LayerFacts) -> str:
 
 def _arrows(boxes: Sequence[_Box]) -> Iterator[str]:
     for box in boxes:
+        if not box.lines:
+            yield f'<path d="M{box.x:.1f} {box.y:.1f}v{box.height:.1f}" stroke="#667"/>'
         for end in box.feeds:
             x1, y1, x2, y2 = box.x, box.y + box.height, end.x, end.y
             bend = (y2 - y1) / 2
