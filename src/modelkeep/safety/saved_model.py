@@ -107,6 +107,12 @@ rules(
         "TensorFlow writes its graphs, variables and assets, and does not read anything else.",
     ),
     Rule(
+        "saved-model-program",
+        Level.MEDIUM,
+        "A program or a pickle among the assets",
+        "TensorFlow does not run it; somebody who takes it for a part of the model may.",
+    ),
+    Rule(
         "unlisted-bytes",
         Level.LOW,
         "Bytes among the tensors that belong to none",
@@ -151,6 +157,7 @@ _KNOWN_FILES = re.compile(
     r"saved_model\.pb|fingerprint\.pb|keras_metadata\.pb|variables/variables\.(index|data-\d{5}-of-\d{5})"
     r"|assets/.+|assets\.extra/.+|debug/saved_model_debug_info\.pb"
 )
+_PROGRAMS = re.compile(r".*\.(bat|cmd|com|dll|dylib|exe|jar|joblib|js|pickle|pkl|ps1|pyc?|sh|so)", re.IGNORECASE)
 _SHADOWS = ("saved_model.cpb",)
 _INITIAL = ("saved_model_main_op", "legacy_init_op")  # collections that name what is run at load
 
@@ -281,6 +288,8 @@ def _check_files(sizes: Mapping[str, int]) -> Iterator[Problem]:
             yield Problem("saved-model-shadowed", f"{name} lies beside {saved_model.GRAPHS}", name)
         elif not _KNOWN_FILES.fullmatch(name):
             yield Problem("saved-model-file", f"{name} is none of a SavedModel's files", name)
+        elif _PROGRAMS.fullmatch(name):
+            yield Problem("saved-model-program", f"{name} is a program by its name", name)
 
 
 def _check_keras(objects: Iterable[KerasObject], limits: Limits) -> Iterator[Problem]:
