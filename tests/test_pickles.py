@@ -30,7 +30,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 from hostile import Touch, opcodes, short
 from modelkeep.errors import LimitExceeded, UnsafeContent, UsageError
 from modelkeep.formats import forms, pickles
-from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.formats.limits import DEFAULT, MIB, Limits
 from modelkeep.formats.pickle_machine import Source, begins, follow
 from modelkeep.pipeline.tokenizer import Tokenizer
 from modelkeep.safety.pickles import check, is_known, tokenizer_from_pickle
@@ -256,3 +256,59 @@ def test_an_analyzer_is_code_and_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[:end] + b"ccollections\nOrderedDict\n" + whole[end + 1 :])
     with pytest.raises(UnsafeContent, match="analyzer, which is code"):
         tokenizer_from_pickle(path)
+
+
+# --- what joblib and another program would read differently
+
+
+def wrapper(size: int, alignment: int | None) -> bytes:
+    """The opcodes of joblib's wrapper for an array of so many bytes."""
+    state = {"subclass": None, "shape": (size,), "order": "C", "dtype": np.dtype("u1"), "allow_mmap": False}
+    state |= {} if alignment is None else {"numpy_array_alignment_bytes": alignment}
+    inner = pickle.dumps(state, 3)[2:-1]
+    return b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81" + inner + b"b"
+
+
+@pytest.mark.parametrize("before", [b"", b"N0" * 1000])
+def test_an_array_whose_values_are_opcodes_is_seen_as_both(before: bytes) -> None:
+    values = before + b"cposix\nsystem\n" + short("true") + b"\x85R."
+    found = facts(opcodes(wrapper(len(values), None), values))
+    assert "posix.system" in found["globals"]
+
+
+def test_padding_that_is_opcodes_is_seen_as_both() -> None:
+    values = b"(cposix\nsystem\n" + short("true") + b"\x85R.".ljust(60)
+    assert "posix.system" in facts(opcodes(wrapper(8, 16), values))["globals"]
+
+
+def test_values_that_stop_in_order_are_no_array() -> None:
+    assert facts(opcodes(wrapper(3, None), b"0N."))["unresolved"] == ["an array whose values are opcodes, too"]
+    assert facts(opcodes(wrapper(2 * MIB, None), b"N0" * MIB))["unresolved"]
+
+
+@given(some.binary(min_size=1, max_size=200))
+def test_honest_values_bring_no_names(values: bytes) -> None:
+    found = facts(opcodes(wrapper(len(values), 16), b"\x03\xff\xff\xff" + values))
+    assert list(found["globals"]) == ["joblib.numpy_pickle.NumpyArrayWrapper", "numpy.dtype"]
+    assert found["broken"] is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "called"),
+    [
+        (b"(ccollections\nOrderedDict\n]o", "collections.OrderedDict"),
+        (b"ccollections\nOrderedDict\n)}\x92", "collections.OrderedDict"),
+        (b"(NNicollections\nOrderedDict\n", "collections.OrderedDict"),
+        (b"(K\x01K\x02\x91(1N200", None),
+    ],
+)
+def test_the_rarer_opcodes_are_followed(parts: bytes, called: str | None) -> None:
+    found = facts(opcodes(parts))
+    assert found["globals"] == ({called: 1} if called else {})
+    assert found["broken"] is None
+
+
+@pytest.mark.parametrize("parts", [b"\x97", b"NP1\n", b"NQ", b"\x83\x01\x01", b"]Nb"])
+def test_what_only_the_reading_program_knows_is_not_resolved(parts: bytes) -> None:
+    found = facts(opcodes(parts))
+    assert found["unresolved"] or found["persistent"]

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
-from modelkeep.errors import LimitExceeded, UnsafeContent
+from modelkeep.errors import LimitExceeded
 from modelkeep.formats.limits import MIB, Limits
 
 _LINE = MIB  # bytes; no name or number is longer
+_CHUNK = 64 * 1024  # bytes that are read at once
+_AHEAD = MIB  # bytes of an array's values that are tried as opcodes
 
 
 class Stream(Protocol):
@@ -24,9 +26,6 @@ class Stream(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """As many bytes as there are, up to ``size``."""
-
-    def readline(self, size: int, /) -> bytes:
-        """A line, or its first ``size`` bytes."""
 
 
 class Global(NamedTuple):
@@ -92,7 +91,7 @@ class Source:
     def __init__(self, stream: Stream, most: int) -> None:
         self._stream = stream
         self._most = most
-        self._back = b""
+        self._data, self._at = b"", 0
         self.position = 0
 
     def tell(self) -> int:
@@ -101,8 +100,11 @@ class Source:
 
     def peek(self, size: int) -> bytes:
         """The next bytes, which stay."""
-        self._back += self._stream.read(max(0, size - len(self._back)))
-        return self._back[:size]
+        while (there := len(self._data) - self._at) < size:
+            if not (more := self._stream.read(max(_CHUNK, size - there))):
+                break
+            self._data, self._at = self._data[self._at :] + more, 0
+        return self._data[self._at : self._at + size]
 
     def read(self, size: int) -> bytes:
         """Exactly ``size`` bytes, or what is left; more than 1 MiB of them are passed over."""
@@ -110,22 +112,20 @@ class Source:
             long = _Long()
             long.length = self.skip(size)
             return long
-        data, self._back = self._back[:size], self._back[size:]
-        data += self._stream.read(size - len(data)) if len(data) < size else b""
-        self._count(len(data))
-        return data
+        return self._taken(self.peek(size))
 
     def readline(self) -> bytes:
         """A line, cut off where it is longer than any name."""
-        line, newline, rest = self._back.partition(b"\n")
-        if newline:
-            self._back = rest
-            line += newline
-        else:
-            self._back = b""
-            line += self._stream.readline(_LINE)
-        self._count(len(line))
-        return line
+        self.peek(1)
+        if (end := self._data.find(b"\n", self._at)) < 0:
+            self.peek(_LINE)
+            end = self._data.find(b"\n", self._at)
+        return self._taken(self._data[self._at : end + 1 if end >= 0 else self._at + _LINE])
+
+    def _taken(self, data: bytes) -> bytes:
+        self._at += len(data)
+        self._count(len(data))
+        return data
 
     def skip(self, size: int) -> int:
         """Pass over bytes; how many there were."""
@@ -149,12 +149,13 @@ def follow(source: Source, limits: Limits, *, joblib: bool = True) -> Followed:
 
     ``joblib``: after an array's wrapper its values follow in the stream, as joblib writes them.
     """
-    machine = _Machine(source, limits, joblib)
+    return _followed(_Machine(source, limits, joblib))
+
+
+def _followed(machine: _Machine) -> Followed:
     try:
         machine.run()
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnsafeContent) as error:
-        if isinstance(error, LimitExceeded):
-            raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         machine.result.broken = f"{type(error).__name__}: {str(error)[:200]}"
     return machine.result
 
@@ -366,15 +367,28 @@ class _Machine:
             raise TypeError("an array's wrapper without a state")
         kind, size = _dtype(state["dtype"])
         if kind == "O":
-            inner = follow(self._source, self._limits)
-            self._add(inner)
+            self._add(follow(self._source, self._limits, joblib=False))
             return
+        self._try_as_opcodes()
         if state.get("numpy_array_alignment_bytes") is not None:
             padding = self._source.read(1)
             self._source.skip(padding[0])
         size *= prod(_length(length) for length in state["shape"])
         if self._source.skip(size) < size:
             raise ValueError("an array is cut off")
+
+    def _try_as_opcodes(self) -> None:
+        """What a program finds here that is not joblib: it takes the values for opcodes, and calls what they name."""
+        ahead = self._source.peek(_AHEAD)
+        if ahead[:1] not in _CODES:
+            return  # so it breaks off
+        other = _Machine(Source(io.BytesIO(ahead), len(ahead)), self._limits, joblib=False)
+        other._stack, other._memo = list(self._stack), dict(self._memo)
+        found = _followed(other)
+        if found.broken is None or (len(ahead) == _AHEAD and _ran_out(found.broken)):
+            found.unresolved.append("an array whose values are opcodes, too")
+        found.broken = None
+        self._add(found)
 
     def _add(self, inner: Followed) -> None:
         for name, calls in inner.globals.items():
@@ -386,6 +400,7 @@ class _Machine:
             raise ValueError(inner.broken)
 
 
+_CODES = frozenset(opcode.code.encode("latin-1") for opcode in pickletools.opcodes)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "EMPTY_SET": list}
 _LITERALS = frozenset(
