@@ -25,6 +25,7 @@ from modelkeep.report import Severity
 
 pytestmark = pytest.mark.keras
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text needs TensorFlow")
+not_on_torch = pytest.mark.skipif(keras.backend.backend() == "torch", reason="it exports through TensorFlow or JAX")
 
 FOREIGN = Path(__file__).parent / "foreign" / "saved_models"
 
@@ -261,7 +262,9 @@ def test_metadata_inside_the_graph_is_read_as_tensorflow_2_0_kept_it(tmp_path: P
     np.testing.assert_allclose(read(path).model.predict(x, verbose=0), y, atol=1e-6)
 
 
-@on_tensorflow
+@not_on_torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what JAX exports through
+@pytest.mark.backends
 @pytest.mark.slow
 def test_what_keras_3_exports_serves_and_fills_a_model(tmp_path: Path) -> None:
     model = network()
@@ -270,11 +273,14 @@ def test_what_keras_3_exports_serves_and_fills_a_model(tmp_path: Path) -> None:
     opened = open_file(tmp_path / "exported")
     np.testing.assert_allclose(next(iter(opened.predict(x).values())), model.predict(x, verbose=0), atol=1e-6)
     other = network()
-    read(tmp_path / "exported", into=other)
+    found = read(tmp_path / "exported", into=other)
+    assert found.findings[0].details["matched"] == 8
     np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-@on_tensorflow
+@not_on_torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what JAX exports through
+@pytest.mark.backends
 @pytest.mark.slow
 def test_the_model_that_rides_along_is_the_one_that_the_graph_serves(tmp_path: Path) -> None:
     model, other = network(), network()

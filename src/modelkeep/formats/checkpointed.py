@@ -14,10 +14,13 @@ from modelkeep.formats.tensor_bundle import TensorBundle
 
 _TABLE = re.compile(r"(?P<path>.*)/\.ATTRIBUTES/table-(?P<part>keys|values)")
 # An optimizer, metrics and the counter of CheckpointManager lie beside the model; Keras 2 hides metrics in keras_api.
-_TRAINING = re.compile(r"(.*/)?(optimizer|keras_api/metrics|keras_api/keras_api)/|save_counter$|_variables/\d+/\.OPT")
+_TRAINING = re.compile(r"(.*/)?(optimizer|keras_api/metrics|keras_api/keras_api)/|save_counter$")
 _TRAINING_1 = re.compile(
     r"(.*/)?(Adam|Adagrad|Adadelta|Ftrl|Momentum|RMSProp|Nesterov)(_\d+)?$|beta[12]_power$|global_step$"
 )
+
+# Keras 3 exports under TensorFlow what its functions use, and a copy of each variable beside it.
+_SERVED, _COPY = "_all_variables/", re.compile(r"variables/\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Checkpointed:
     """What a bundle holds. Names are paths in the object graph, or in TensorFlow 1 those of the variables.
 
     ``details`` has ``variables``, what TensorFlow called the variable of each path, and ``tables``, the lookup
-    tables with the number of their keys, each as far as there are any.
+    tables with the number of their keys, and ``copies``, how many tensors are left out as copies of others, each as
+    far as there are any.
     """
 
     tensors: tuple[ForeignTensor, ...]
@@ -53,8 +57,11 @@ def read_checkpointed(bundle: TensorBundle, limits: Limits) -> Checkpointed:
             variables[name] = names[key]
         is_training = SLOT in name or _TRAINING.match(name) or (KEY not in bundle.entries and _TRAINING_1.match(name))
         (training if is_training else tensors).append(replace(bundle.tensor(key), name=name))
-    details = {word: found for word, found in (("variables", variables), ("tables", tables)) if found}
-    return Checkpointed(tuple(tensors), tuple(training), details, graph)
+    is_export = any(tensor.name.startswith(_SERVED) for tensor in tensors)
+    served = [tensor for tensor in tensors if not (is_export and _COPY.fullmatch(tensor.name))]
+    told = {"variables": variables, "tables": tables, "copies": len(tensors) - len(served)}
+    details = {word: found for word, found in told.items() if found}
+    return Checkpointed(tuple(served), tuple(training), details, graph)
 
 
 def graph_of(bundle: TensorBundle, limits: Limits) -> ObjectGraph:

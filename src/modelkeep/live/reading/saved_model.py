@@ -30,6 +30,8 @@ from modelkeep.live.reading import Read, checkpoint, h5, keras_archive, weights
 from modelkeep.report import Finding, Severity, several
 from modelkeep.storage.hashing import digest_of
 
+_SEED = "seed_generator_state"
+
 
 def read(
     contents: Contents,
@@ -56,7 +58,7 @@ def read(
     if contents.config is not None or (into is not None and "keras_class" in contents.details):
         return _by_object(contents, into, **terms)
     if into is not None:
-        return weights.read(_by_name(contents), into=into, **terms)
+        return weights.read(_by_name(contents, into), into=into, **terms)
     raise CannotLoad(
         f"{contents.path.name} is a SavedModel that serves, and tells no Keras model",
         found=contents.details.get("keras_class") or "functions alone",
@@ -105,13 +107,22 @@ def _by_layer(contents: Contents) -> Contents:
     return replace(contents, tensors=tensors, optimizer=checkpoint.optimizer_of(contents), details=details)
 
 
-def _by_name(contents: Contents) -> Contents:
-    """The same variables under the names that TensorFlow gave them, as a file of named tensors has them."""
+def _by_name(contents: Contents, model: keras.Model) -> Contents:
+    """The variables of an export under names by which the model knows them, as a file of named tensors has them."""
     names = contents.details.get("variables", {})
-    # Keras 3 lists the model's variables, and then everything that it tracks once more.
-    listed = [tensor for tensor in contents.tensors if tensor.name.startswith("variables/")] or contents.tensors
-    tensors = tuple(replace(tensor, name=names.get(tensor.name, tensor.name)) for tensor in listed)
-    return replace(contents, form="safetensors", tensors=tensors)
+    named = [replace(tensor, name=names.get(tensor.name, tensor.name)) for tensor in contents.tensors]
+    if len({tensor.name for tensor in named}) < len(named):
+        # From JAX there are only the last parts of names, and an order.
+        weights = [tensor for tensor in sorted(contents.tensors, key=_place) if names.get(tensor.name) != _SEED]
+        trained_first = [*model.trainable_weights, *model.non_trainable_weights]
+        if [names.get(tensor.name) for tensor in weights] == [variable.name for variable in trained_first]:
+            pairs = zip(weights, trained_first, strict=True)
+            named = [replace(tensor, name=variable.path) for tensor, variable in pairs]
+    return replace(contents, form="safetensors", tensors=tuple(named))
+
+
+def _place(tensor: ForeignTensor) -> tuple[int, str]:
+    return len(tensor.name), tensor.name
 
 
 def _compared(inside: Contents, contents: Contents) -> Finding:
