@@ -719,6 +719,15 @@ def joblib_with_objects(path: Path) -> None:
     joblib.dump({"a": np.arange(10), "b": np.array([Touch(path.parent)], object)}, path)
 
 
+@hostile(".pkl", "pickle-call")
+def array_of_joblib_whose_values_are_opcodes(path: Path) -> None:
+    """joblib passes over them; plain unpickling runs them."""
+    values = b"cposix\nsystem\n" + short("true") + b"\x85R."
+    state = {"subclass": None, "shape": (len(values),), "order": "C", "dtype": np.dtype("u1"), "allow_mmap": False}
+    wrapper = b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81" + pickle.dumps(state, 3)[2:-1] + b"b"
+    path.write_bytes(opcodes(wrapper, values))
+
+
 @hostile(".npy", "pickle-call")
 def npy_of_objects(path: Path) -> None:
     np.save(path, np.array([Touch(path.parent)], object), allow_pickle=True)

@@ -112,7 +112,9 @@ class Source:
             long = _Long()
             long.length = self.skip(size)
             return long
-        return self._taken(self.peek(size))
+        if len(self._data) - self._at < size:
+            self.peek(size)
+        return self._taken(self._data[self._at : self._at + size])
 
     def readline(self) -> bytes:
         """A line, cut off where it is longer than any name."""
@@ -124,7 +126,13 @@ class Source:
 
     def _taken(self, data: bytes) -> bytes:
         self._at += len(data)
-        self._count(len(data))
+        self.position += len(data)
+        if self.position > self._most:
+            raise LimitExceeded(
+                "the pickle unpacks to too much",
+                expected=f"at most {self._most:,} bytes",
+                hint="where the file can be trusted, raise the limit 'expansion_ratio'",
+            )
         return data
 
     def skip(self, size: int) -> int:
@@ -133,15 +141,6 @@ class Source:
         while left and (data := self.read(min(left, MIB))):
             left -= len(data)
         return size - left
-
-    def _count(self, size: int) -> None:
-        self.position += size
-        if self.position > self._most:
-            raise LimitExceeded(
-                "the pickle unpacks to too much",
-                expected=f"at most {self._most:,} bytes",
-                hint="where the file can be trusted, raise the limit 'expansion_ratio'",
-            )
 
 
 def follow(source: Source, limits: Limits, *, joblib: bool = True) -> Followed:
@@ -172,18 +171,19 @@ class _Machine:
     def run(self) -> None:
         for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
             self.result.opcodes += 1
-            self._limits.check("opcodes", self.result.opcodes, "the pickle has too many opcodes")
+            if self.result.opcodes > self._limits.opcodes:
+                self._limits.check("opcodes", self.result.opcodes, "the pickle has too many opcodes")
             self._step(opcode.name, argument)
 
     def _step(self, name: str, argument: Any) -> None:
-        if name in _CONSTANTS:
+        if name in _LITERALS:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
             self._stack.append(_EMPTY[name]())
-        elif name in _LITERALS:
-            self._stack.append(argument)
         else:
-            getattr(self, f"_{name.lower()}")(argument)
+            getattr(self, _METHODS[name])(argument)
 
     # --- the stack and the memo
 
@@ -400,6 +400,7 @@ class _Machine:
             raise ValueError(inner.broken)
 
 
+_METHODS = {opcode.name: f"_{opcode.name.lower()}" for opcode in pickletools.opcodes}
 _CODES = frozenset(opcode.code.encode("latin-1") for opcode in pickletools.opcodes)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "EMPTY_SET": list}
