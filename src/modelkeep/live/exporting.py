@@ -5,9 +5,9 @@ Routes
 SavedModel, ONNX, LiteRT and OpenVINO come from TensorFlow's graph. Models on JAX and PyTorch are rebuilt under it
 in a process of their own, with the same weights. Where that fails, or what comes of it does not answer as the model
 does, the backend's own exporter is tried, then PyTorch's: each form's ``ROUTES`` tells which there are. TensorFlow
-comes first because of what was measured: of ten models that Keras' own exporters get wrong or cannot write
-somewhere, all came right that way as SavedModel and ONNX; by PyTorch's own exporter three failed, as did
-three by JAX'. Rebuilding costs four to six seconds.
+comes first because of what was measured: ten models of the kinds that Keras' own exporters get wrong, or cannot write,
+under one backend or another all came right that way, from each backend; by PyTorch's exporter, called as it
+should be, three of them failed. Rebuilding costs four to six seconds.
 
 Replay
 ------

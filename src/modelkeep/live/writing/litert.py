@@ -40,7 +40,7 @@ def write(model: keras.Model, path: Path, *, form: str, signature: Signature) ->
 
 def _no_operators(error: Exception) -> UsageError:
     """Of the pages that the converter prints, the lines that tell why."""
-    reasons = dict.fromkeys(re.findall(r"error: (.{1,200})", str(error)))
+    reasons = dict.fromkeys(re.findall(r"error: (?!failed while)(.{1,200})", str(error)))
     return UsageError(
         "LiteRT has no operators for a part of this model",
         found="; ".join(reasons) or " ".join(str(error).split())[-300:],
