@@ -189,6 +189,16 @@ def test_saving_whenever_the_model_answers_is_refused(tmp_path: Path) -> None:
     assert broken(folder(tmp_path / "b", graph(*nodes, outputs={"y": "y:0"}))) == {"graph-checkpoint"}
 
 
+def test_a_path_that_is_fed_at_load_is_not_fed_when_the_model_answers(tmp_path: Path) -> None:
+    keep = function("keep", ("prefix",), node("save", "SaveV2", "prefix"))
+    saver = [text("saver_filename", "/etc/cron.d/x"), call("y", "keep", "saver_filename")]
+    data = graph(*saver, functions=[keep], outputs={"y": "y:0"})
+    assert broken(folder(tmp_path / "a", data)) == {"graph-checkpoint"}
+    reads = [text("asset", "/etc/passwd"), node("y", "ReadFile", "asset")]
+    data = graph(*reads, assets={"asset:0": "v"}, outputs={"y": "y:0"})
+    assert broken(folder(tmp_path / "b", data, v=b"")) == {"graph-reads-file"}
+
+
 def test_tensors_that_are_small_in_the_file_and_large_in_memory_are_told(tmp_path: Path) -> None:
     assert broken(folder(tmp_path / "a", graph(zeros("c", 1000, 1000)))) == set()
     assert broken(folder(tmp_path / "b", graph(zeros("c", 100_000, 1000)))) == {"graph-constant"}

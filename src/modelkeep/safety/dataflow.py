@@ -115,6 +115,11 @@ class Dataflow:
                     seen.add(name)
                     waiting += [(name, inner) for inner in self._graph.functions[name].nodes()]
 
+    def is_constant(self, origin: Origin) -> bool:
+        """Whether a tensor that is fed has a value of its own for when it is not."""
+        node = self._named("").get(_node_of(origin.tensor)) if origin.tensor else None
+        return node is not None and node.op != "Placeholder"
+
     def numbers(self, function: str, tensor: str) -> list[int]:
         """The whole numbers of a constant, such as a shape; none where it is no constant."""
         node = self._named(function).get(_node_of(tensor))

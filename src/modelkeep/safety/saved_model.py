@@ -146,9 +146,7 @@ _READS = {
 }  # fmt: skip
 # Readers get their names from a queue, which cannot be followed; RecordInput has them as an attribute.
 _READERS = re.compile(r"(TextLine|TFRecord|FixedLengthRecord|WholeFile|LMDB)Reader(V2)?|RecordInput|DTensorRestoreV2")
-_SERVICE = re.compile(
-    r"DataServiceDataset(V\d)?|RegisterDataset(V2)?|FileSystemSetConfiguration|.*GetElementAtIndexService"
-)
+_SERVICE = re.compile(r"DataServiceDataset(V\d)?|RegisterDataset(V2)?|FileSystemSetConfiguration")
 _CHECKPOINT = {"SaveV2": (0,), "RestoreV2": (0,), "MergeV2Checkpoints": (0, 1)}
 # What TensorFlow joins to the path that it is given, and the names it has for a path that is not given.
 _PART_OF_PATH = re.compile(r"model|\.part|(_temp(_[0-9a-f]{32})?/)?part")
@@ -259,18 +257,22 @@ def _check_constant(function: str, node: Node, place: str, flow: Dataflow, limit
 
 
 def _check_what_runs(graph: MetaGraph, flow: Dataflow) -> Iterator[Problem]:
-    """What is run to answer, and what to load: TensorFlow 1 has all of it, its savers too, in one graph."""
-    answers = [info.text(1) for signature in graph.signatures.values() for info in signature.map(2).values()]
-    listed = [graph.collections[key].message(1).texts(1) for key in _INITIAL if key in graph.collections]
-    at_load = [name for names in listed for name in names]
-    for node in flow.reached([*answers, *at_load]):
+    """What is run to answer, and what to load: paths are fed to the graph only while it is loaded."""
+    outputs = {name: [info.text(1) for info in one.map(2).values()] for name, one in graph.signatures.items()}
+    at_load = outputs.pop(saved_model.INIT, [])
+    for key in _INITIAL:
+        at_load += graph.collections[key].message(1).texts(1) if key in graph.collections else []
+    for function, node in flow.run([tensor for tensors in outputs.values() for tensor in tensors]):
+        place = f"{function or 'graph'}/{node.name}"
         if node.op in _CHECKPOINT:
-            yield Problem(
-                "graph-checkpoint", f"{node.op} runs when the model answers or is loaded", f"graph/{node.name}"
-            )
+            yield Problem("graph-checkpoint", f"{node.op} runs whenever the model answers", place)
+        elif node.op in _READS and any(map(flow.is_constant, _origins(function, node, _READS[node.op], flow))):
+            yield Problem("graph-reads-file", f"{node.op} runs when nothing is fed to the path of its asset", place)
     for function, node in flow.run(at_load):
-        if node.op in _known()["stateful"] and not _AT_LOAD.fullmatch(node.op):
-            place = f"{function or 'graph'}/{node.name}"
+        place = f"{function or 'graph'}/{node.name}"
+        if node.op in _CHECKPOINT:
+            yield Problem("graph-checkpoint", f"{node.op} runs when the model is loaded", place)
+        elif node.op in _known()["stateful"] and not _AT_LOAD.fullmatch(node.op):
             yield Problem("graph-initializer", f"{node.op} runs when the model is loaded", place)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from modelkeep.errors import UsageError
+from modelkeep.errors import IntegrityError, UsageError
 from modelkeep.formats.checkpointed import graph_of
 from modelkeep.formats.contents import Contents, ForeignTensor
 from modelkeep.formats.limits import DEFAULT
@@ -126,6 +126,8 @@ def _found(model: keras.Model, contents: Contents, prefix: Path, order: Sequence
     """The best of the ways to begin: the checkpoint may be the model's own, or of something that holds the model."""
     with open_bundle(prefix, DEFAULT) as bundle:
         graph = graph_of(bundle, DEFAULT)
+    if not graph.nodes:
+        raise IntegrityError(f"{prefix.name} has no objects", hint="give a map of names")
     tensors = {tensor.name: tensor for tensor in contents.tensors}
     starts = [0, *graph.nodes[0].children.values()]
     walks = [(start, _Walk(graph, tensors, word, order).run(model, start)) for start in starts for word in _LAYERS]
