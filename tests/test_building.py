@@ -187,5 +187,11 @@ def test_what_compile_lacks_can_be_given_and_is_passed_on():
     assert found.model.loss is special
 
 
+def test_what_only_training_needs_can_be_left_out():
+    config = sequential(("Dense", {"units": 1}))
+    with pytest.raises(MissingCustomObjects, match=r"or without its optimizer and losses: compile=False"):
+        build(config, keras_version="2.3.1", compile_config={"loss": "special"})
+
+
 def test_the_config_that_is_built_is_json():
     json.dumps(built(("Dense", {"units": 2, "activation": "hard_sigmoid"})).config)

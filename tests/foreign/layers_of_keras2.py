@@ -64,6 +64,8 @@ def all_cases() -> Iterator[Case]:
         convolutional,
         pooling,
         recurrent,
+        masked,
+        others,
         normalizing,
         attending,
         merging,
@@ -218,6 +220,60 @@ def recurrent() -> Iterator[Case]:
     inputs = keras.Input((7,), dtype="int32")
     masked = L.Bidirectional(L.LSTM(3, return_sequences=True))(L.Embedding(3, 4, mask_zero=True)(inputs))
     yield "LSTM-masked", keras.Model(inputs, L.GRU(3)(masked)), [words]
+
+
+def masked() -> Iterator[Case]:
+    """Which steps count is found alike by every layer that looks."""
+    words = RANDOM.integers(0, 3, (4, 7)).astype("int32")
+    inputs = keras.Input((7,), dtype="int32")
+    x = L.Embedding(3, 4, mask_zero=True)(inputs)
+    for name, make in {
+        "SimpleRNN": lambda: L.SimpleRNN(3, return_sequences=True)(x),
+        "LSTM": lambda: L.LSTM(3, return_sequences=True, go_backwards=True)(x),
+        "GRU": lambda: L.GRU(3)(L.Dropout(0.2)(L.Dense(3)(x))),
+        "Bidirectional": lambda: L.Bidirectional(L.GRU(3))(x),
+        "TimeDistributed": lambda: L.LSTM(2)(L.TimeDistributed(L.Dense(3))(x)),
+        "GlobalAveragePooling1D": lambda: L.GlobalAveragePooling1D()(x),
+        "Concatenate": lambda: L.LSTM(2)(L.Concatenate()([x, L.Dense(2)(x)])),
+        "Add": lambda: L.LSTM(2)(L.Add()([x, L.Dense(4)(x)])),
+        "Attention": lambda: L.Attention()([x, x]),
+        "AdditiveAttention": lambda: L.AdditiveAttention()([x, x]),
+        "MultiHeadAttention": lambda: L.GlobalAveragePooling1D()(L.MultiHeadAttention(2, 3)(x, x)),
+        "LayerNormalization": lambda: L.LSTM(2)(L.LayerNormalization()(x)),
+        "Activation": lambda: L.LSTM(2)(L.Activation("relu")(L.BatchNormalization()(x))),
+        "RNN": lambda: L.RNN([L.LSTMCell(3), L.GRUCell(2)])(x),
+        "Flatten": lambda: L.Flatten()(x),
+        "Conv1D": lambda: L.GlobalMaxPooling1D()(L.Conv1D(3, 2)(x)),
+    }.items():
+        yield f"{name}-masked", keras.Model(inputs, make()), [words]
+    padded = floats(3, 6, 4)
+    padded[:, 4:] = -1.0
+    inputs = keras.Input((6, 4))
+    yield "Masking-lstm", keras.Model(inputs, L.LSTM(3)(L.Masking(-1.0)(inputs))), [padded]
+
+
+def others() -> Iterator[Case]:
+    x = floats(2, 9, 8, 4)
+    yield chain("Conv2DTranspose-dilated", L.Conv2DTranspose(3, 2, dilation_rate=2), x)
+    yield chain("SeparableConv2D-dilated", L.SeparableConv2D(3, 2, dilation_rate=2), x)
+    yield chain("DepthwiseConv2D-dilated", L.DepthwiseConv2D(2, dilation_rate=2), x)
+    yield chain("SeparableConv1D-causal", L.SeparableConv1D(3, 2, padding="causal"), floats(2, 9, 4))
+    yield chain("Bidirectional-state", L.Bidirectional(L.LSTM(3, return_state=True)), floats(2, 6, 4))
+    yield chain("Dense-deep", L.Dense(3, activation="softmax"), x)
+    query = keras.Input((5, 4))
+    causal = L.Attention()([query, query], use_causal_mask=True)
+    yield "Attention-causal", keras.Model(query, causal), [floats(2, 5, 4)]
+    both = L.MultiHeadAttention(2, 3)(query, query, use_causal_mask=True)
+    yield "MultiHeadAttention-causal", keras.Model(query, both), [floats(2, 5, 4)]
+    given = keras.Input((5, 5))
+    attended = L.MultiHeadAttention(2, 3, attention_axes=(1,))(query, query, attention_mask=given)
+    yield "MultiHeadAttention-mask", keras.Model([query, given], attended), [floats(2, 5, 4), floats(2, 5, 5) > 0]
+    yield chain("Softmax-axes", L.Softmax(axis=(1, 2)), floats(2, 3, 4))
+    yield chain("Normalization-axes", L.Normalization(axis=(1, 2), mean=1.0, variance=2.0), floats(2, 3, 4))
+    yield chain("LayerNormalization-scale", L.LayerNormalization(scale=False, center=False), floats(2, 3, 4))
+    yield chain("UpSampling2D-channels", L.UpSampling2D(data_format="channels_first"), x)
+    yield chain("Flatten-images", L.Flatten(), x)
+    yield chain("Dense-leaky", L.Dense(3, activation=L.LeakyReLU(0.3)), floats(2, 4))
 
 
 def normalizing() -> Iterator[Case]:

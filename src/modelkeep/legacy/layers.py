@@ -135,6 +135,12 @@ def random_crop(node: Node) -> str:
     return _kept(node)
 
 
+@rule("causal-separable", "SeparableConv1D")
+def causal_separable(node: Node) -> str | None:
+    """Keras 3 has no separable convolution that looks back only; modelkeep keeps it."""
+    return _kept(node) if node.config.get("padding") == "causal" else None
+
+
 def _kept(node: Node) -> str:
     node.kept = True
     return f"{node.class_name} is modelkeep's, which does what it did"
@@ -189,7 +195,8 @@ def input_layer(node: Node) -> str | None:
     """The shape of an input has another name; Keras 2 wrote inputs that sequences of any length share, too."""
     if "batch_input_shape" in node.config:
         node.config["batch_shape"] = node.config.pop("batch_input_shape")
-    node.config.pop("input_dtype", None)
+    if "input_dtype" in node.config:
+        node.config.setdefault("dtype", node.config.pop("input_dtype"))
     if node.config.pop("type_spec", None) is not None:
         node.refuse("its input is described by a type of TensorFlow's")
     return None
@@ -421,6 +428,16 @@ def wrapper_weights(node: Node) -> str | None:
         if node.config.get(name) is None:
             node.config.pop(name, None)
     return None
+
+
+@rule("added-loss", "AddLoss", "AddMetric", versions="2.3 on")
+def added_loss(node: Node) -> str:
+    """Losses and metrics can no longer be added to a functional model between its layers."""
+    old, node.class_name = node.class_name, "Identity"
+    for name in ("unconditional", "aggregation", "metric_name"):
+        node.config.pop(name, None)
+    what = "loss" if old == "AddLoss" else "metric"
+    return f"the {what} that it added is left out; the model's answers do not depend on it, its training does"
 
 
 @rule("no-equivalent-class", *WITHOUT_EQUIVALENT)

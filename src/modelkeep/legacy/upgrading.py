@@ -76,7 +76,8 @@ class _Walk:
     def argument(self, name: str, value: Any) -> Any:
         """An argument of ``compile``: whatever its nesting by outputs, all in it is of one kind."""
         if isinstance(value, dict) and not is_object(value) and name != "loss_weights":
-            return {key: self.argument(name, inner) for key, inner in value.items()}
+            # By the names of outputs, which have no slashes now.
+            return {key.replace("/", "_"): self.argument(name, inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.argument(name, inner) for inner in value]
         return self.visit(value, name, COMPILE)

@@ -99,6 +99,7 @@ def _built(config: Any, needs: _Needs) -> keras.Model:
         keras.saving.custom_object_scope(needs.objects),
         internals.sharing(),
     ):
+        internals.take_names(place.layers[-1] for place in walk(config) if place.layers)
         try:
             model = keras.saving.deserialize_keras_object(deepcopy(config), safe_mode=True)
         except Exception as error:
@@ -222,7 +223,9 @@ class _Needs:
             return None
         keys = dict.fromkeys(record.registered or record.name for record in self.missing)
         pairs = ", ".join(f"{key!r}: {_value(key)}" for key in keys)
-        return f"mk.load({self.file!r}, custom_objects={{{pairs}}})"
+        line = f"mk.load({self.file!r}, custom_objects={{{pairs}}})"
+        only_to_train = all(user.startswith("compile") for record in self.missing for user in record.used_by)
+        return f"{line}, or without its optimizer and losses: compile=False" if only_to_train else line
 
 
 def _named(config: Any, at: tuple[str, ...], given: frozenset[str]) -> Iterator[CustomObject]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -132,6 +133,20 @@ def _name_in_container(item: object) -> str:
 def _unique(name: str, used: dict[str, int]) -> str:
     used[name] = used.get(name, -1) + 1
     return f"{name}_{used[name]}" if used[name] else name
+
+
+def take_names(names: Iterable[str]) -> None:
+    """Keep Keras from choosing any of these for an operation that it makes by itself, such as for a mask.
+
+    It counts the names that it chose, and not those it was given.
+    """
+    # Private, because there is no public way to say that a name is taken.
+    counters = global_state.get_global_attribute(_NAME_COUNTERS, default=defaultdict(int), set_to_default=True)
+    for name in names:
+        base, _, number = name.rpartition("_")
+        for prefix, least in ((name, 1), (base, int(number) + 1 if number.isdigit() else 0)):
+            if prefix and least:
+                counters[prefix] = max(counters[prefix], least)
 
 
 def given_name(layer: keras.Layer) -> str | None:

@@ -210,6 +210,29 @@ class RandomCrop(keras.layers.RandomCrop):  # type: ignore[misc]
         )
 
 
+class SeparableConv1D(keras.layers.SeparableConv1D):  # type: ignore[misc]
+    """One that looks at no step after its own: ``padding="causal"``, which Keras 3 has for ``Conv1D`` alone."""
+
+    def __init__(self, filters: int, kernel_size: Any, padding: str = "causal", **arguments: Any) -> None:
+        super().__init__(filters, kernel_size, padding="valid", **arguments)
+        self.before = self.dilation_rate[0] * (self.kernel_size[0] - 1)
+        self.steps = 1 if self.data_format == "channels_last" else 2
+
+    def call(self, inputs: Any) -> Any:
+        """Sequences, with as many zeros before them as the kernel looks back."""
+        return super().call(ops.pad(inputs, [(self.before if axis == self.steps else 0, 0) for axis in range(3)]))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """As of the convolution, over the longer sequence."""
+        shape = list(input_shape)
+        shape[self.steps] = None if shape[self.steps] is None else shape[self.steps] + self.before
+        return super().compute_output_shape(tuple(shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument."""
+        return {**super().get_config(), "padding": "causal"}
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (hard_sigmoid,)
 }
@@ -217,6 +240,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 CLASSES: dict[str, type] = {
     f"{PACKAGE}>{thing.__name__}": _registered(thing)
-    for thing in (LocallyConnected1D, LocallyConnected2D, RandomHeight, RandomWidth, RandomCrop)
+    for thing in (LocallyConnected1D, LocallyConnected2D, RandomHeight, RandomWidth, RandomCrop, SeparableConv1D)
 }
 """Each by the name that configs have for it."""
