@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.keras,
     pytest.mark.slow,
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text and its layers are TensorFlow's alone"),
+    # Of some layers Keras warns that no mask gets past them, which was so in Keras 2.
+    pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask attached to it:UserWarning"),
     pytest.mark.skipif(find_spec("tf_keras") is None, reason="needs tf-keras, which writes the files"),
 ]
 
