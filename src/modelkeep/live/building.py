@@ -154,34 +154,30 @@ class _Needs:
             self.objects |= found
             self.findings += findings
 
-    def _without_unknown(self, config: Any, place: str = "") -> Any:
+    def _without_unknown(self, config: Any) -> Any:
         """Without arguments that this Keras' classes do not know and that switch nothing on: null and false."""
         if isinstance(config, list):
-            return [self._without_unknown(value, place) for value in config]
+            return [self._without_unknown(value) for value in config]
         if not isinstance(config, dict):
             return config
-        new = {key: self._without_unknown(value, place) for key, value in config.items()}
+        new = {key: self._without_unknown(value) for key, value in config.items()}
         if isinstance(new.get("class_name"), str) and isinstance(new.get("config"), dict):
             cls = own_class(new.get("module"), new["class_name"])
             if cls is not None and not issubclass(cls, keras.Model):
-                known = known_arguments(cls)
-                for key, value in new["config"].items():
-                    if key not in known and value not in (None, False):
-                        message = (
-                            f"{new['class_name']} knows no argument {key} in Keras {keras.version()}, found {value!r}"
-                        )
-                        self.unknown.append(
-                            Finding(
-                                "unknown-argument",
-                                Severity.FAILURE,
-                                message,
-                                subject=str(new["config"].get("name", "")),
-                            )
-                        )
-                new["config"] = {
-                    key: value for key, value in new["config"].items() if key in known or value not in (None, False)
-                }
+                new["config"] = self._known(cls, new["config"])
         return new
+
+    def _known(self, cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
+        known = known_arguments(cls)
+        # Operations take no name in older releases of Keras 3; in a functional model it stands beside them, too.
+        is_operation = issubclass(cls, keras.Operation) and not issubclass(cls, keras.Layer)
+        odd = {key: value for key, value in arguments.items() if key not in known}
+        left_out = {key for key, value in odd.items() if value in (None, False) or (key == "name" and is_operation)}
+        for key in odd.keys() - left_out:
+            text = f"{cls.__name__} knows no argument {key} in Keras {keras.version()}, found {odd[key]!r}"
+            subject = str(arguments.get("name", ""))
+            self.unknown.append(Finding("unknown-argument", Severity.FAILURE, text, subject=subject))
+        return {key: value for key, value in arguments.items() if key not in left_out}
 
     # --- what could not be
 
