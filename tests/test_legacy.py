@@ -78,7 +78,7 @@ def test_a_gru_from_before_the_choice_resets_before_the_product():
 def test_hard_sigmoid_stays_what_it_was():
     config = {"units": 2, "recurrent_activation": "hard_sigmoid", "activation": "tanh"}
     _, new, found = upgraded("LSTM", config, "2.2.4")
-    assert new["recurrent_activation"]["config"] == "modelkeep>hard_sigmoid"
+    assert new["recurrent_activation"]["config"] == "modelkeep>old_hard_sigmoid"
     assert rules_of(found) == ["hard-sigmoid"]
     assert upgraded("LSTM", config, "3.0.0")[1]["recurrent_activation"] == "hard_sigmoid"
 

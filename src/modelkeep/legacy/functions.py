@@ -6,7 +6,7 @@ from typing import Any
 
 from modelkeep.legacy.rules import JSON, Note
 
-HARD_SIGMOID = "modelkeep>hard_sigmoid"
+HARD_SIGMOID = "modelkeep>old_hard_sigmoid"
 LAMBDA = "__lambda__"  # what Keras 3 writes for a function by value
 
 # What a text means in Keras 3 as it did in Keras 2.

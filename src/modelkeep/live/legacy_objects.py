@@ -18,8 +18,9 @@ PACKAGE = "modelkeep"
 _registered = keras.saving.register_keras_serializable(package=PACKAGE)
 
 
-def hard_sigmoid(x: Any) -> Any:
+def old_hard_sigmoid(x: Any) -> Any:
     """``min(max(0.2 x + 0.5, 0), 1)``, as Keras 1 and 2 had it; Keras 3's own is ``min(max(x / 6 + 0.5, 0), 1)``."""
+    # Not called hard_sigmoid: older releases of Keras 3 write a function by its bare name where they know that name.
     return ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -234,7 +235,7 @@ class SeparableConv1D(keras.layers.SeparableConv1D):  # type: ignore[misc]
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (hard_sigmoid,)
+    f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (old_hard_sigmoid,)
 }
 """Each by the name that configs have for it."""
 
