@@ -4,6 +4,7 @@
 #   make test     check, then every test
 #   make check    style, types, and which room may import which
 #   make bench    time and memory against plain Keras and the raw disk
+#   make fuzz     a minute of made-up files for each reader
 #   make docs     write the generated pages and pictures anew
 #   make clean    remove what was installed and built
 
@@ -24,7 +25,7 @@ export JAX_PLATFORMS := cpu
 export MODELKEEP_OLDEST_KERAS := $(abspath $(OLDEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-cold test-live test-backends coverage bench docs clean
+.PHONY: help setup demo test check test-cold test-live test-backends coverage bench fuzz docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -79,10 +80,19 @@ coverage:
 bench: $(INSTALLED)
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
 
+# What was found is kept in the corpus, for the next run to begin with.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet 'atheris>=2.3'
+	for form in $(notdir $(wildcard fuzz/corpus/*)); do mkdir -p $(VENV)/fuzz/$$form && \
+	  $(BIN)/python fuzz/fuzz.py $$form -max_total_time=60 -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+	  $(VENV)/fuzz/$$form fuzz/corpus/$$form || exit 1; done
+
 docs: $(INSTALLED)
 	$(BIN)/python -m modelkeep.cli.reference > $(VENV)/cli.md
 	mv $(VENV)/cli.md docs/cli.md
+	$(BIN)/python tests/test_rules.py
 	KERAS_BACKEND=tensorflow $(BIN)/python tests/test_silent_failures.py
+	KERAS_BACKEND=tensorflow $(BIN)/python tests/test_legacy_table.py
 	KERAS_BACKEND=tensorflow $(BIN)/python demo/picture.py docs/images/demo.svg
 
 clean:

@@ -59,6 +59,7 @@ def load(
     trust: Sequence[str] = (),
     compile: bool = True,
     skip: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
     allow: Sequence[str] = (),
     limits: Limits = DEFAULT,
 ) -> Opened:
@@ -67,7 +68,8 @@ def load(
     The form is found by content. The file is scanned first and refused where it could do harm; ``allow`` names
     rules that it may break. Files of weights alone need a model: ``into`` (it takes them) or ``architecture`` (a
     file or model whose network is made anew). Every tensor finds its variable or the load is refused with an
-    account of all of them; ``skip`` names those that may stay out. A form that holds no Keras model (ONNX,
+    account of all of them; ``skip`` names those that may stay out, and ``names`` tells what the model calls the
+    tensors of a TensorFlow checkpoint. A form that holds no Keras model (ONNX,
     LiteRT, a SavedModel that only serves) answers through ``.predict``.
 
     Raises NotFound, UsageError, UnsafeContent, LimitExceeded, IntegrityError, MissingCustomObjects, NotFaithful,
@@ -84,6 +86,7 @@ def load(
         trust=trust,
         compile=compile,
         skip=skip,
+        names=names,
         allow=allow,
         limits=limits,
     )

@@ -117,11 +117,12 @@ class Keep:
 
         The number is ``version``, or the newest one bumped (``minor`` unless told otherwise; the first is
         1.0.0). ``golden`` are example inputs: of the network, or raw ones of the ``pipeline``; without them a
-        few are made up from the model's signature. ``gates`` are conditions to meet, expressions or functions of
-        the loaded model. ``parent`` is the ref it was trained on from, ``source`` the file it was opened from
-        (what ``mk.load`` gave); the lineage tells of both. ``architecture=False`` keeps weights alone;
-        ``allow_lambda`` and ``allow_non_finite`` (names of weights) let pass what is refused otherwise;
-        ``check=False`` skips the rebuilding.
+        few are made up from the model's signature. ``assets`` are values, or paths of files; a pickled Keras
+        tokenizer is read as data. ``gates`` are conditions to meet, expressions or functions of the loaded model.
+        ``parent`` is the ref it was trained on from, ``source`` the file it was opened from (what ``mk.load``
+        gave); the lineage tells of both. ``architecture=False`` keeps weights alone; ``allow_lambda`` and
+        ``allow_non_finite`` (names of weights) let pass what is refused otherwise; ``check=False`` skips the
+        rebuilding.
 
         Raises GateRefused, VersionExists, CannotRebuild, NotFaithful, UnsafeContent, UsageError, StorageError.
         """
@@ -174,6 +175,7 @@ class Keep:
         custom_objects: CustomObjects | None = None,
         trust: Sequence[str] = (),
         skip: Sequence[str] = (),
+        names: Mapping[str, str] | None = None,
         allow: Sequence[str] = (),
         limits: Limits = DEFAULT,
         **options: Any,
@@ -192,7 +194,13 @@ class Keep:
             from modelkeep.safety.scanning import scan
 
             scan(path, limits=limits, allow=allow).raise_for_failures()
-            beside = {"architecture": architecture, "custom_objects": custom_objects, "trust": trust, "skip": skip}
+            beside = {
+                "architecture": architecture,
+                "custom_objects": custom_objects,
+                "trust": trust,
+                "skip": skip,
+                "names": names,
+            }
             return self._add_bundle(path, name, {**beside, **options})
         if name is None:
             raise UsageError(
@@ -207,6 +215,7 @@ class Keep:
             custom_objects=custom_objects,
             trust=trust,
             skip=skip,
+            names=names,
             allow=allow,
             limits=limits,
         )
@@ -727,7 +736,19 @@ def _assets(assets: Mapping[str, Any]) -> Mapping[str, Any]:
         raise UsageError(
             "assets are a mapping", found=f"a {type(assets).__name__}", hint="write assets={'tokenizer': tokenizer}"
         )
-    return assets
+    return {name: _unpickled(value) for name, value in assets.items()}
+
+
+def _unpickled(value: Any) -> Any:
+    """A pickled Keras ``Tokenizer`` as the tokenizer it holds, read as data; any other pickle is refused later."""
+    if not isinstance(value, Path) or value.suffix not in (".pkl", ".pickle"):
+        return value
+    import json
+
+    from modelkeep.pipeline import Tokenizer
+    from modelkeep.safety.pickles import tokenizer_from_pickle
+
+    return Tokenizer.from_json(json.dumps(tokenizer_from_pickle(value)))
 
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:

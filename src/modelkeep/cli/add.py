@@ -148,7 +148,8 @@ def run(
 def _assets(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:
     from modelkeep.assets import from_file
 
-    return {name: from_file(name, path) for name, path in files}
+    # The front door knows what to do with a pickled tokenizer.
+    return {name: path if path.suffix in (".pkl", ".pickle") else from_file(name, path) for name, path in files}
 
 
 def _pipeline(path: Path) -> Pipeline:

@@ -220,6 +220,11 @@ def pair(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def pair_of_text(text: str) -> tuple[str, str]:
+    """``NAME=TEXT``, split."""
+    return _split(text, "TEXT")
+
+
 def named_file(text: str) -> tuple[str, Path]:
     """``NAME=FILE``, split; the file is there."""
     name, file = _split(text, "FILE")

@@ -16,6 +16,7 @@ from modelkeep.cli.command import (
     form_option,
     golden_option,
     of_option,
+    pair_of_text,
     skip_option,
     trust_option,
 )
@@ -32,6 +33,14 @@ from modelkeep.cli.command import (
     type=click.Path(path_type=Path),
     help="The network, where SRC holds weights alone.",
 )
+@click.option(
+    "--name",
+    "names",
+    type=pair_of_text,
+    multiple=True,
+    metavar="TENSOR=WEIGHT",
+    help="What the model calls a tensor of a TensorFlow checkpoint. May be given again.",
+)
 @golden_option
 @allow_option
 @skip_option
@@ -45,6 +54,7 @@ def run(
     form: str | None,
     of: str | None,
     architecture: Path | None,
+    names: Sequence[tuple[str, str]],
     golden: Path | None,
     allow: Sequence[str],
     skip: Sequence[str],
@@ -66,6 +76,7 @@ def run(
         format=form,
         options={} if of is None else {"of": of},
         architecture=architecture,
+        names=dict(names) or None,
         golden=golden and examples(golden),
         allow=allow,
         skip=skip,

@@ -113,14 +113,16 @@ def open_file(
     trust: Sequence[str] = (),
     compile: bool = True,
     skip: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
     allow: Sequence[str] = (),
     limits: Limits = DEFAULT,
 ) -> Opened:
     """Open a model file or folder of any form, after a scan that refuses what could do harm.
 
     ``into`` is a model that takes the weights; ``architecture`` a file or model whose network is made anew to take
-    them. ``skip`` names tensors or variables that may stay without a partner. ``allow`` names rules of the
-    scan that may be broken; ``custom_objects`` and ``trust`` are as for :meth:`modelkeep.Keep.load`.
+    them. ``skip`` names tensors or variables that may stay without a partner; ``names`` tells, by the names of a
+    TensorFlow checkpoint's tensors, what the model calls them. ``allow`` names rules of the scan that may be broken;
+    ``custom_objects`` and ``trust`` are as for :meth:`modelkeep.Keep.load`.
 
     Raises NotFound, UsageError, UnsafeContent, LimitExceeded, IntegrityError, MissingCustomObjects, NotFaithful
     (tensors without a partner), CannotLoad, MissingExtra.
@@ -134,7 +136,7 @@ def open_file(
         into = _network(architecture, allow=allow, limits=limits, **given)
     with ExitStack() as stack:
         contents = stack.enter_context(_unchanged(path, limits))
-        read, why_not = _read(contents, into=into, compile=compile, skip=skip, **given)
+        read, why_not = _read(contents, names, into=into, compile=compile, skip=skip, **given)
         if read is not None:
             return Opened(path, contents.form, contents, read.model, None, _findings(scanned, read.findings), scanned)
         engine = open_engine(contents.form, contents.path)
@@ -167,8 +169,12 @@ def _identity(path: Path) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def _read(contents: Contents, **terms: Any) -> tuple[Read | None, tuple[Finding, ...]]:
+def _read(contents: Contents, names: Mapping[str, str] | None, **terms: Any) -> tuple[Read | None, tuple[Finding, ...]]:
     """The model; or none, and why, where the form holds none but can answer."""
+    if names is not None:
+        if contents.form != "tf_checkpoint":
+            raise UsageError("names are for the tensors of a TensorFlow checkpoint", found=title_of(contents.form))
+        terms["names"] = names
     serves = contents.form in ENGINES and terms["into"] is None
     if contents.form not in READERS or (serves and contents.config is None):
         if serves:
