@@ -109,3 +109,12 @@ def test_a_graph_is_read_from_the_bundle_it_lies_in() -> None:
     kernel = graph.at(("layer-1", "kernel"))
     assert kernel is not None
     assert graph.nodes[kernel].full_name == "shared/kernel"
+
+
+def test_a_checkpoint_without_a_name_or_without_a_state_file_is_found(tmp_path: Path) -> None:
+    for file in WEIGHTS.glob("ckpt.*"):
+        shutil.copy(file, tmp_path / file.name.removeprefix("ckpt"))
+    for place in (tmp_path, tmp_path / ".index"):
+        with forms.open_contents(place) as contents, forms.open_contents(WEIGHTS / "ckpt.index") as named:
+            assert [tensor.name for tensor in contents.tensors] == [tensor.name for tensor in named.tensors]
+            np.testing.assert_equal(contents.tensors[0].read(), named.tensors[0].read())

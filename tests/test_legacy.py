@@ -95,7 +95,6 @@ REFUSED = [
     ("BatchNormalization", {"axis": [1, 2]}, r"axes \[1, 2\]"),
     ("BatchNormalization", {"virtual_batch_size": 4}, "virtual_batch_size=4"),
     ("DepthwiseConv2D", {"groups": 2}, "groups=2"),
-    ("UpSampling2D", {"interpolation": "mitchellcubic"}, "mitchellcubic"),
     ("RNN", {"num_constants": 1}, "num_constants=1"),
     ("LocallyConnected1D", {"implementation": 3}, "implementation 2 or 3"),
     ("InstanceMethod", {}, "a method of TensorFlow's tensors"),

@@ -366,6 +366,7 @@ def preparing() -> Iterator[Case]:
     for how in ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"):
         yield chain(f"Resizing-{how}", L.Resizing(5, 12, interpolation=how), x)
     yield chain("Resizing-crop", L.Resizing(5, 12, crop_to_aspect_ratio=True), x)
+    yield chain("Resizing-crop-gaussian", L.Resizing(5, 12, interpolation="gaussian", crop_to_aspect_ratio=True), x)
     yield chain("CenterCrop", L.CenterCrop(5, 4), x)
     yield chain("CenterCrop-larger", L.CenterCrop(12, 10), x)
     yield chain("RandomCrop", L.RandomCrop(5, 4, seed=3), x)

@@ -32,7 +32,8 @@ _LONGEST = 64 * KIB  # bytes of the state
 def recognise(place: Place) -> bool:
     """Whether a file is the index of a checkpoint, or a folder names its newest one."""
     if place.is_folder:
-        return STATE in place.names and any(name.endswith(INDEX) for name in place.names)
+        named = STATE in place.names and any(name.endswith(INDEX) for name in place.names)
+        return named or _only_index(place) is not None
     return place.head.startswith(_HEADER) and _tail_is_table(place)
 
 
@@ -40,6 +41,20 @@ def _tail_is_table(place: Place) -> bool:
     with place.path.open("rb") as file:
         file.seek(-min(8, place.size), os.SEEK_END)
         return is_table(file.read(8))
+
+
+def _only_index(place: Place) -> str | None:
+    """The index in a folder that holds one checkpoint and no word of which is the newest."""
+    found = [name for name in place.names if name.endswith(INDEX)]
+    if len(found) != 1 or STATE in place.names:
+        return None
+    data = f"{found[0].removesuffix(INDEX)}.data-00000-of-"
+    return found[0] if any(name.startswith(data) for name in place.names) else None
+
+
+def _prefix(index: Path) -> Path:
+    name = index.name.removesuffix(INDEX)
+    return index.with_name(name) if name else index
 
 
 def prefix_of(place: Place) -> Path:
@@ -54,7 +69,10 @@ def prefix_of(place: Place) -> Path:
                 expected=f"a name that ends in {INDEX}",
                 hint="its data files are found by that name; rename all of them alike",
             )
-        return place.path.with_name(place.path.name.removesuffix(INDEX))
+        return _prefix(place.path)
+    alone = _only_index(place)
+    if alone is not None:
+        return _prefix(place.path / alone)
     state = MappedFile(place.path / STATE)
     try:
         written = bytes(state.pread(0, min(state.size, _LONGEST))).decode(errors="replace")

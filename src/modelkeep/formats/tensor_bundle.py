@@ -176,7 +176,8 @@ def open_bundle(prefix: Path, limits: Limits) -> Iterator[TensorBundle]:
     LimitExceeded, StorageError, and IntegrityError where a data file is missing or too short, tensors overlap, or
     a size does not follow from shape and dtype.
     """
-    index = MappedFile(prefix.with_name(f"{prefix.name}.index"))
+    path = _index(prefix)
+    index = MappedFile(path)
     limits.check("config", index.size, f"{index.path.name} is too large")
     try:
         header, entries = _read_index(memoryview(index.pread(0, index.size)), limits)
@@ -186,7 +187,7 @@ def open_bundle(prefix: Path, limits: Limits) -> Iterator[TensorBundle]:
         ) from error
     finally:
         index.close()
-    shards = _shards(prefix, header, limits)
+    shards = _shards(path, header, limits)
     try:
         yield TensorBundle(entries, shards)
     finally:
@@ -291,14 +292,20 @@ def _check_slices(entry: Entry, entries: dict[bytes, Entry]) -> None:
         raise IntegrityError(f"the slices of tensor {entry.name} do not make it up")
 
 
-def _shards(prefix: Path, header: Message, limits: Limits) -> tuple[MappedFile, ...]:
+def _index(prefix: Path) -> Path:
+    """The index of a bundle. One without a name, which is only ``.index``, stands for itself."""
+    return prefix if prefix.name == ".index" else prefix.with_name(f"{prefix.name}.index")
+
+
+def _shards(index: Path, header: Message, limits: Limits) -> tuple[MappedFile, ...]:
     count = header.integer(1)
-    limits.check("members", count, f"{prefix.name} has too many data files")
+    limits.check("members", count, f"{index.name} names too many data files")
+    name = index.name.removesuffix(".index")
     try:
-        return tuple(MappedFile(prefix.with_name(f"{prefix.name}.data-{i:05}-of-{count:05}")) for i in range(count))
+        return tuple(MappedFile(index.with_name(f"{name}.data-{i:05}-of-{count:05}")) for i in range(count))
     except NotFound as error:
         raise IntegrityError(
-            f"a data file of {prefix.name} is missing: {error.what}", expected=f"{count} files"
+            f"a data file of {name or index.name} is missing: {error.what}", expected=f"{count} files"
         ) from error
 
 

@@ -413,12 +413,10 @@ def gru_reset_after(node: Node) -> str | None:
     return "reset_after=False, as it was before it could be chosen"
 
 
-@rule("interpolation", "UpSampling2D", "Resizing", "RandomHeight", "RandomWidth")
+@rule("interpolation", "UpSampling2D", "Resizing")
 def interpolation(node: Node) -> str | None:
-    """Two ways to interpolate are gone."""
-    if node.config.get("interpolation") in ("gaussian", "mitchellcubic"):
-        node.refuse(f"Keras 3 has no interpolation {node.config['interpolation']}")
-    return None
+    """Keras 3 lacks two ways to interpolate; modelkeep keeps them."""
+    return _kept(node) if node.config.get("interpolation") in ("gaussian", "mitchellcubic") else None
 
 
 @rule("time-distributed-weights", "TimeDistributed", "Bidirectional", versions="2.0 on")

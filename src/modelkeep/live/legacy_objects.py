@@ -24,6 +24,46 @@ def old_hard_sigmoid(x: Any) -> Any:
     return ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
+# Interpolations that Keras 3 dropped: how much a pixel counts, by its distance from where it is looked for. They are
+# those of tf.image.resize without antialiasing (tensorflow/core/kernels/image/sampling_kernels.h).
+
+
+def _gaussian(distance: Any) -> Any:
+    """A bell of radius 1.5, which is three deviations."""
+    return ops.where(distance < 1.5, ops.exp(-2.0 * distance * distance), 0.0)
+
+
+def _mitchellcubic(distance: Any) -> Any:
+    """Mitchell and Netravali's cubic, B = C = 1/3 (Reconstruction filters in computer graphics, 1988)."""
+    near = ((7 / 6) * distance - 2.0) * distance * distance + 8 / 9
+    far = (((-7 / 18) * distance + 2.0) * distance - 10 / 3) * distance + 16 / 9
+    return ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
+
+
+_KERNELS = {"gaussian": _gaussian, "mitchellcubic": _mitchellcubic}
+
+
+def _resized(images: Any, size: tuple[Any, Any], interpolation: str) -> Any:
+    """Images, (..., height, width, channels), scaled to a size (height, width)."""
+    if interpolation not in _KERNELS:
+        return ops.image.resize(images, size, interpolation=interpolation, data_format="channels_last")
+    shape = ops.shape(images)
+    if tuple(shape[-3:-1]) == tuple(size):
+        return images
+    rows, columns = (_weights(old, new, _KERNELS[interpolation]) for old, new in zip(shape[-3:-1], size, strict=True))
+    images = ops.cast(images, "float32")
+    return ops.einsum("...hwc,ih,jw->...ijc", images, rows, columns)
+
+
+def _weights(old: Any, new: Any, kernel: Callable[[Any], Any]) -> Any:
+    """How much each of ``old`` pixels counts for each of ``new``, (new, old); every row adds up to 1."""
+    scale = ops.cast(old, "float32") / ops.cast(new, "float32")
+    looked_for = (ops.arange(new, dtype="float32") + 0.5) * scale
+    distances = ops.abs(ops.arange(old, dtype="float32")[None] + 0.5 - looked_for[:, None])
+    weights = kernel(distances)
+    return weights / ops.sum(weights, axis=1, keepdims=True)
+
+
 class _LocallyConnected(keras.Layer):  # type: ignore[misc]
     """A convolution with a kernel of its own at each place: ``implementation=1`` of Keras 2, which pads nothing.
 
@@ -169,7 +209,7 @@ class _RandomLength(keras.Layer):  # type: ignore[misc]
         factor = keras.random.uniform((), 1.0 + lower, 1.0 + upper, seed=self._generator)
         size = list(ops.shape(inputs)[-3:-1])
         size[self.axis] = ops.cast(factor * ops.cast(size[self.axis], "float32"), "int32")
-        return ops.image.resize(inputs, tuple(size), interpolation=self.interpolation, data_format="channels_last")
+        return _resized(inputs, tuple(size), self.interpolation)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """The scaled axis has no known length."""
@@ -234,6 +274,73 @@ class SeparableConv1D(keras.layers.SeparableConv1D):  # type: ignore[misc]
         return {**super().get_config(), "padding": "causal"}
 
 
+class Resizing(keras.Layer):  # type: ignore[misc]
+    """Scales images to one size by an interpolation that Keras 3's own lacks."""
+
+    def __init__(
+        self, height: int, width: int, interpolation: str, crop_to_aspect_ratio: bool = False, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self.height = height
+        self.width = width
+        self.interpolation = interpolation
+        self.crop_to_aspect_ratio = crop_to_aspect_ratio
+
+    def call(self, inputs: Any) -> Any:
+        """Images, (batch, height, width, channels) or one of them."""
+        images = self._cropped(inputs) if self.crop_to_aspect_ratio else inputs
+        return ops.cast(_resized(images, (self.height, self.width), self.interpolation), self.compute_dtype)
+
+    def _cropped(self, images: Any) -> Any:
+        """The middle of the images, as wide to its height as the size is."""
+        height, width = ops.shape(images)[-3:-1]
+        rows = ops.minimum(height, ops.cast(width * self.height / self.width, "int32"))
+        columns = ops.minimum(width, ops.cast(height * self.width / self.height, "int32"))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        images = ops.take(images, top + ops.arange(rows), axis=-3)
+        return ops.take(images, left + ops.arange(columns), axis=-2)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """The batch and the channels stay."""
+        return (*input_shape[:-3], self.height, self.width, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument."""
+        names = ("height", "width", "interpolation", "crop_to_aspect_ratio")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class UpSampling2D(keras.Layer):  # type: ignore[misc]
+    """Scales images by whole factors, by an interpolation that Keras 3's own lacks."""
+
+    def __init__(self, size: Any, interpolation: str, data_format: str | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.interpolation = interpolation
+        self.data_format = data_format or keras.config.image_data_format()
+
+    def call(self, inputs: Any) -> Any:
+        """Images, (batch, height, width, channels), or channels first where the format is that."""
+        first = self.data_format == "channels_first"
+        images = ops.transpose(inputs, (0, 2, 3, 1)) if first else inputs
+        size = tuple(length * factor for length, factor in zip(ops.shape(images)[1:3], self.size, strict=True))
+        images = ops.cast(_resized(images, size, self.interpolation), self.compute_dtype)
+        return ops.transpose(images, (0, 3, 1, 2)) if first else images
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """Height and width are multiplied."""
+        start = 2 if self.data_format == "channels_first" else 1
+        shape = list(input_shape)
+        for axis, factor in enumerate(self.size, start):
+            shape[axis] = None if shape[axis] is None else shape[axis] * factor
+        return tuple(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument."""
+        names = ("size", "interpolation", "data_format")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{PACKAGE}>{thing.__name__}": _registered(thing) for thing in (old_hard_sigmoid,)
 }
@@ -241,6 +348,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 CLASSES: dict[str, type] = {
     f"{PACKAGE}>{thing.__name__}": _registered(thing)
-    for thing in (LocallyConnected1D, LocallyConnected2D, RandomHeight, RandomWidth, RandomCrop, SeparableConv1D)
+    for thing in (
+        LocallyConnected1D,
+        LocallyConnected2D,
+        RandomHeight,
+        RandomWidth,
+        RandomCrop,
+        SeparableConv1D,
+        Resizing,
+        UpSampling2D,
+    )
 }
 """Each by the name that configs have for it."""

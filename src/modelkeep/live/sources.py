@@ -18,9 +18,9 @@ from typing import Any
 from blake3 import blake3
 
 # Classes from these are named by their packages' versions in the environment, not by their source.
-_NOT_USER_CODE = (
-    frozenset(sys.stdlib_module_names | {"modelkeep", "keras", "tensorflow", "jax", "torch", "numpy"}) - {"__main__"}
-)
+_NOT_USER_CODE = frozenset(sys.stdlib_module_names | {"modelkeep", "keras", "tensorflow", "jax", "torch", "numpy"}) - {
+    "__main__"
+}
 
 
 @dataclass(frozen=True, slots=True)
