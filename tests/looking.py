@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ def refuse(path: Path, limits: Limits) -> None:
 
 def stumble(path: Path, limits: Limits) -> None:
     raise KeyError("layers")
+
+
+def lack(path: Path, limits: Limits) -> None:
+    import_module("absent_reader")
 
 
 def chatter(path: Path, limits: Limits) -> str:

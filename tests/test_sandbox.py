@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from modelkeep.errors import LimitExceeded, NotFound, UnsafeContent, UsageError
+from modelkeep.errors import LimitExceeded, MissingExtra, NotFound, UnsafeContent, UsageError
 from modelkeep.formats.limits import GIB, MIB, Limits
 from modelkeep.safety import confinement, sandbox
 
@@ -73,6 +73,11 @@ def test_an_error_of_ours_comes_back_as_it_was(file: Path) -> None:
 def test_any_other_error_means_that_the_file_is_unsafe(file: Path) -> None:
     with pytest.raises(UnsafeContent, match=r"model\.xml cannot be read: found KeyError: 'layers'"):
         look("stumble", file)
+
+
+def test_a_package_that_is_not_installed_is_no_fault_of_the_file(file: Path) -> None:
+    with pytest.raises(MissingExtra, match=r"needs absent_reader\n.*modelkeep\[files\]"):
+        look("lack", file)
 
 
 @pytest.mark.parametrize(("function", "found"), [("crash", "SIGSEGV"), ("leave", "exit code 3")])

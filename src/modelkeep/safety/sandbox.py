@@ -185,6 +185,9 @@ def _reply(function: str, path: Path, arguments: Mapping[str, Any], limits: Limi
         parts = {"found": error.found, "expected": error.expected, "hint": error.hint}
         told = {part: str(value) for part, value in parts.items() if value is not None}
         return {"error": type(error).__name__, "what": [error.what], "parts": told}
+    except ModuleNotFoundError as error:  # of what reads files, and says so itself where it knows a better way
+        extra = "pip install 'modelkeep[files]'"
+        return {"error": "MissingExtra", "what": [f"reading {path.name} needs {error.name}"], "parts": {"hint": extra}}
     except MemoryError:
         return {"error": "memory"}
     except Exception as error:  # noqa: BLE001 - whatever a hostile file makes a reader do, it is no answer

@@ -179,7 +179,7 @@ def scan_here(path: Path, *, limits: Limits) -> dict[str, Any]:
             for question in QUESTIONS:
                 problems += question(contents, limits)
         problems += _check_ending(path, form)
-    except (NotFound, StorageError, MissingExtra):
+    except (NotFound, StorageError, MissingExtra, ModuleNotFoundError):
         raise
     except ModelkeepError as error:
         problems.append(_problem_of(error))
