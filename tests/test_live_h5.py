@@ -187,11 +187,15 @@ def test_a_whole_file_of_keras_3_answers_as_its_model(tmp_path, make):
     assert float(found.optimizer.learning_rate) == pytest.approx(0.02)
 
 
-def test_training_goes_on_from_a_file_of_keras_3(tmp_path):
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.Dense(1)])
+@pytest.mark.parametrize("was_read", [False, True], ids=["trained", "read"])
+def test_training_goes_on_from_a_file_of_keras_3(was_read, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.Dense(1)], name="ranker")
     model.compile(keras.optimizers.Adam(0.02), "mse")
     x, y = floats(8, 3), floats(8, 1)
     model.train_on_batch(x, y)
+    if was_read:  # its variables have other paths: they are made before the layers are in a model
+        model.save(tmp_path / "m.keras")
+        model = keras.saving.load_model(tmp_path / "m.keras")
     model.save(tmp_path / "m.h5")
     found = read(tmp_path / "m.h5").model
     for each in (model, found):

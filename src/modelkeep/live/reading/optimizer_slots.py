@@ -74,9 +74,10 @@ def plan(
     if not tensors:
         return [], [_fresh("the file holds none of its state")]
     optimizer.build(model.trainable_variables)
-    by_path = {variable.path: variable for variable in optimizer.variables}
-    if by_path.keys() == {tensor.name for tensor in tensors}:
-        return [(by_path[tensor.name], tensor) for tensor in tensors], []
+    written = {tensor.name for tensor in tensors}
+    for by_path in ({v.path: v for v in optimizer.variables}, _by_path_in_file(optimizer, by_name)):
+        if by_path.keys() == written:
+            return [(by_path[tensor.name], tensor) for tensor in tensors], []
     found = inventory(internals.walk(model))
     slots = {name.removeprefix("optimizer/"): v for name, v in found.variables.items() if name.startswith("optimizer/")}
     paths = {name: found.names[id(variable)].removeprefix("weights/") for name, variable in by_name.items()}
@@ -88,6 +89,21 @@ def plan(
         return reading.pairs(tensors), []
     except _DoesNotFit as reason:
         return [], [_fresh(str(reason))]
+
+
+def _by_path_in_file(optimizer: keras.optimizers.Optimizer, by_name: Mapping[str, Variable]) -> dict[str, Variable]:
+    """The slots of Keras 3 by the paths they had: a model that was itself read has others, below its own name."""
+    stems = {_stem(variable.path): _stem(name) for name, variable in by_name.items()}
+    found = {}
+    for slot in optimizer.variables:
+        owner, _, name = slot.path.rpartition("/")
+        here = max((stem for stem in stems if name.startswith(f"{stem}_")), key=len, default=None)
+        found[slot.path if here is None else f"{owner}/{stems[here]}{name.removeprefix(here)}"] = slot
+    return found
+
+
+def _stem(path: str) -> str:
+    return path.replace("/", "_")
 
 
 def _fresh(why: str) -> Finding:
