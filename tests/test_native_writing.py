@@ -115,6 +115,13 @@ def test_plain_keras_opens_an_h5_file_and_the_model_is_as_before(tmp_path: Path)
     assert same(values(model.weights), values(loaded.weights))
 
 
+def test_what_keras_thinks_of_h5_is_not_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = trained()
+    h5.write(model, tmp_path / "model.h5")
+    h5.reopen(tmp_path / "model.h5", model=model)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("loss", ["mse", "mae", {"only": "msle"}])
 def test_a_loss_by_its_short_name_opens_again(loss: Any, tmp_path: Path) -> None:
     inputs = keras.Input((3,))
@@ -205,6 +212,11 @@ def test_an_archive_holds_the_form_that_was_asked_for(form: str, tmp_path: Path)
     if form == "tar.gz":
         with tarfile.open(path) as file:
             assert file.getnames() == ["model.safetensors"]
+
+
+def test_a_form_within_is_for_archives(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="h5 is written without options"):
+        exporting.export(ZOO["sequential"].build(), "h5", tmp_path / "model.h5", of="keras")
 
 
 def test_an_archive_of_an_archive_is_refused(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def export(
     the model; nothing is left at ``to`` then. AlreadyExists unless ``overwrite``; MissingExtra, StorageError.
     """
     writer = _writer(form)
+    if options and writer.module != "archives":
+        raise UsageError(f"{form} is written without options", found=", ".join(options), hint="of= is for an archive")
     job = _Job(model, form, writer, _examples(model, form, signature or signature_of(model), examples), options)
     failures: list[ModelkeepError] = []
     with _published(to, writer, overwrite=overwrite) as path:

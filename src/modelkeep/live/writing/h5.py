@@ -19,6 +19,7 @@ from modelkeep.live.golden import Predict
 from modelkeep.live.tensors import EXOTIC
 from modelkeep.live.variables import Inventory, inventory, stored_dtype
 from modelkeep.live.writing import plain
+from modelkeep.live.writing.tracing import quiet
 from modelkeep.manifest import Signature
 from modelkeep.report import Finding, Report, Severity, several
 
@@ -37,9 +38,8 @@ def write(
     configs(model)  # refuses what cannot be told in a config at all
     found = inventory(internals.walk(model))
     _refuse(model, found)
-    with _compiled_as_before(model), warnings.catch_warnings():
+    with _compiled_as_before(model), warnings.catch_warnings(), quiet():
         warnings.filterwarnings("ignore", module="keras")
-        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
         model.save(path)
     _name_losses_in_full(path)
     slots = model.compiled and model.optimizer.built

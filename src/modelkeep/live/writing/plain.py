@@ -14,6 +14,7 @@ from modelkeep.live import custom_objects, internals
 from modelkeep.live.capture import configs
 from modelkeep.live.golden import Predict, outputs_of
 from modelkeep.live.variables import Inventory, inventory, stored_dtype, view
+from modelkeep.live.writing.tracing import quiet
 from modelkeep.report import Finding, Report, Severity, several
 
 NOT_HELD = "not-held"
@@ -33,7 +34,7 @@ def load(path: Path, model: keras.Model) -> keras.Model:
     """A file as plain Keras opens it, given the custom objects of ``model``. Raises NotFaithful where it cannot."""
     objects = objects_of(model)
     try:
-        with internals.unchanged_after_error(), warnings.catch_warnings():
+        with internals.unchanged_after_error(), warnings.catch_warnings(), quiet():
             warnings.filterwarnings("ignore", module="keras")
             return keras.saving.load_model(path, custom_objects=objects, safe_mode=True)
     except Exception as error:
