@@ -22,7 +22,8 @@ class Limits:
     metadata: int = 64 * KIB  # bytes of metadata.json
     json_depth: int = 100  # honest configs have 8 to 12
     json_nodes: int = 2_000_000  # ResNet50: 10,380
-    layers: int = 20_000  # at all depths
+    layers: int = 20_000  # at all depths, and calls of them
+    sequential: int = 300  # layers of one Sequential model, which Keras builds anew for each: 12 s for so many
     expansion_floor: int = 64 * MIB  # a smaller member may have any ratio: zeros reach 800 to 1 in honest files
     expansion_ratio: int = 100
     objects: int = 200_000  # in HDF5

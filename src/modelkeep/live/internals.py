@@ -12,8 +12,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any, TypeAlias
 
 import keras
@@ -22,6 +24,8 @@ from keras.src.backend.common import KerasVariable, global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import naming
+
+from modelkeep.errors import UnsafeContent
 
 Node: TypeAlias = Any
 """A KerasSaveable: a layer, model, metric, optimizer, loss; the class itself is not public."""
@@ -240,6 +244,61 @@ def deferred() -> Iterator[list[Variable]]:
             yield made
     finally:
         global_state.set_global_attribute(_UNINITIALIZED, before)
+
+
+@dataclass
+class _Bound:
+    """How many numbers the variables of a scope may still take; negative once they asked for more."""
+
+    left: int
+
+
+_bound: ContextVar[_Bound | None] = ContextVar("_bound", default=None)
+
+
+@contextmanager
+def bounded(most: int, what: str) -> Iterator[None]:
+    """Inside, no variable is made once all of them have more than ``most`` numbers: no memory is taken for it.
+
+    Raises UnsafeContent, which says so of ``what``, whatever Keras makes of that inside.
+    """
+    _count_variables()
+    bound = _Bound(most)
+    before = _bound.set(bound)
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+        if bound.left >= 0:
+            raise
+    finally:
+        _bound.reset(before)
+    if bound.left < 0:
+        raise UnsafeContent(
+            f"{what} declares layers far larger than its weights",
+            found=f"at least {most - bound.left:,} numbers",
+            expected=f"at most {most:,}",
+            hint="if you trust it: allow 'declared-size'",
+        ) from failure
+
+
+@cache
+def _count_variables() -> None:
+    # Private, because nothing public is asked between a variable's shape and its memory. Once and for good: threads
+    # that put it back could meet.
+    validate = KerasVariable._validate_shape
+
+    def counted(variable: Variable, shape: Any) -> Any:
+        shape = validate(variable, shape)
+        bound = _bound.get()
+        if bound is not None:
+            bound.left -= prod(shape)
+            if bound.left < 0:
+                raise UnsafeContent(f"a variable of the shape {tuple(shape)} is too large")
+        return shape
+
+    KerasVariable._validate_shape = counted
 
 
 @contextmanager

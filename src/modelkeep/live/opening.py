@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from modelkeep.formats.architecture import WAY_OUT_OF_YAML
 from modelkeep.formats.contents import Contents
 from modelkeep.formats.forms import look, open_contents, title_of
 from modelkeep.formats.limits import DEFAULT, Limits
+from modelkeep.live import internals
 from modelkeep.live.golden import outputs_of
 from modelkeep.live.reading import Read
 from modelkeep.report import Finding, Report, Severity
+from modelkeep.safety.configs import DECLARED_SIZE, most_numbers
 from modelkeep.safety.scanning import Scan, scan
 
 # The checks of findings that tell what was made new in a config, and why a form that serves gave no model.
@@ -136,7 +139,8 @@ def open_file(
         into = _network(architecture, allow=allow, limits=limits, **given)
     with ExitStack() as stack:
         contents = stack.enter_context(_unchanged(path, limits))
-        read, why_not = _read(contents, names, into=into, compile=compile, skip=skip, **given)
+        with _bounded(contents, into, allow):
+            read, why_not = _read(contents, names, into=into, compile=compile, skip=skip, **given)
         if read is not None:
             return Opened(path, contents.form, contents, read.model, None, _findings(scanned, read.findings), scanned)
         engine = open_engine(contents.form, contents.path)
@@ -167,6 +171,15 @@ def _identity(path: Path) -> tuple[tuple[int, ...], ...]:
     return tuple(
         (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (os.lstat(file) for file in files)
     )
+
+
+def _bounded(contents: Contents, into: keras.Model | None, allow: Sequence[str]) -> AbstractContextManager[None]:
+    """Inside, no model grows beyond what its file has weights for: shapes tell sizes only once it is built."""
+    if into is not None or DECLARED_SIZE in allow:
+        return nullcontext()
+    held = [*contents.tensors, *contents.optimizer]
+    numbers = sum(prod(tensor.shape) for tensor in held) if held else None
+    return internals.bounded(most_numbers(numbers), contents.path.name)
 
 
 def _read(contents: Contents, names: Mapping[str, str] | None, **terms: Any) -> tuple[Read | None, tuple[Finding, ...]]:

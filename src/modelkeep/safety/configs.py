@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -43,6 +43,7 @@ _HOMES = _words(
     "layers models losses metrics optimizers initializers regularizers constraints activations ops dtype_policies "
     "quantizers mixed_precision random distillation engine applications"
 )
+_NETWORKS = frozenset({"Sequential", "Functional", "Model"})
 _FOREIGN_LAYERS = frozenset({"TFSMLayer", "TorchModuleWrapper"})
 _FUNCTION_LAYERS = frozenset({"JaxLayer", "FlaxLayer"})
 # TensorFlow 2.11 and 2.12 registered these under a package of custom objects.
@@ -72,6 +73,7 @@ _TF_NODES = _words(
     "MatchingFiles PrintV2 WholeFileReader WholeFileReaderV2 TextLineDataset TFRecordDataset LoadDataset"
 )
 
+DECLARED_SIZE = "declared-size"
 _FEW = 2**24  # numbers that a file may declare beyond what it holds: 64 MiB of float32
 _MANY = 2**28  # numbers that an architecture without weights may declare: 1 GiB of float32
 _PACKED = 4  # times as many numbers as there are elements in the file: int4 and the like lie packed
@@ -116,7 +118,9 @@ def check(
             if "class_name" in value:
                 yield from _check_record(here)
                 of_keras = is_known(value)
-                layers += 1
+                layers += 1 + _calls(value)
+                if value["class_name"] == "Sequential":
+                    limits.check("sequential", len(_layers_of(value)), f"{here} has too many layers in a row")
                 declared += _least(value)
             waiting.extend(_Place(inner, str(key), here, of_keras) for key, inner in reversed(value.items()))
         elif isinstance(value, list | tuple):
@@ -158,7 +162,12 @@ def _check_record(here: _Place) -> Iterator[Problem]:
         yield Problem("function-layer", f"a {name}", str(here))
     elif name not in _VALUES:
         yield from _check_name(here, name, module, registered)
+        yield from _check_calls(here, record.get("inbound_nodes"))
         inner = record.get("config")
+        if name in _NETWORKS and not all(
+            isinstance(layer, dict) and "class_name" in layer for layer in _layers_of(record)
+        ):
+            yield Problem("malformed-config", f"a {name} model of other things than layers", str(here))
         if isinstance(inner, dict) and name in _SPECIAL:
             yield from _SPECIAL[name](here, inner)
 
@@ -244,6 +253,50 @@ def _code(here: _Place) -> Problem:
     return Problem("code-by-value", message, str(here))
 
 
+# --- networks
+
+
+def _layers_of(record: Mapping[str, Any]) -> Sequence[Any]:
+    """What a model is made of: Sequential models of Keras before 2.3 have it in the place of their config."""
+    inner = record.get("config")
+    layers = inner.get("layers", []) if isinstance(inner, dict) else inner
+    return layers if isinstance(layers, list) else [layers]
+
+
+def _calls(record: Mapping[str, Any]) -> int:
+    calls = record.get("inbound_nodes")
+    return len(calls) if isinstance(calls, list) else 0
+
+
+def _check_calls(here: _Place, calls: Any) -> Iterator[Problem]:
+    """A layer that is fed with constants alone is no part of a network: Keras would compute with them at load."""
+    if not isinstance(calls, list | None):
+        yield Problem("malformed-config", "a layer whose calls are no list", str(here))
+    elif any(call and not _takes_an_output(call) for call in calls or ()):
+        yield Problem("malformed-config", "a layer that is called without another layer's output", str(here))
+
+
+def _takes_an_output(call: Any) -> bool:
+    """Whether a call names a layer: as Keras 3 does in a record, or as a list of name, node and tensor."""
+    waiting = [call]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            if (
+                len(value) > 2
+                and isinstance(value[0], str)
+                and value[0] != "_CONSTANT_VALUE"
+                and isinstance(value[1], int)
+            ):
+                return True
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            if value.get("class_name") == "__keras_tensor__":
+                return True
+            waiting.extend(value.values())
+    return False
+
+
 # --- texts
 
 
@@ -288,11 +341,15 @@ def is_code(text: str) -> bool:
 # --- sizes
 
 
+def most_numbers(parameters: int | None) -> int:
+    """The most numbers that layers may have whose file holds ``parameters`` of them; None where it holds no weights."""
+    return _MANY if parameters is None else _PACKED * parameters + _FEW
+
+
 def _check_size(declared: int, parameters: int | None, place: str) -> Iterator[Problem]:
-    most = _MANY if parameters is None else _PACKED * parameters + _FEW
-    if declared > most:
+    if declared > most_numbers(parameters):
         held = "it holds none" if parameters is None else f"it holds {parameters:,}"
-        yield Problem("declared-size", f"layers of at least {declared:,} numbers, and {held}", place)
+        yield Problem(DECLARED_SIZE, f"layers of at least {declared:,} numbers, and {held}", place)
 
 
 def _least(record: Mapping[str, Any]) -> int:

@@ -211,6 +211,8 @@ def _own_problems(contents: Contents, limits: Limits) -> Iterable[Problem]:
 def _configs(contents: Contents, limits: Limits) -> Iterator[Problem]:
     parameters = contents.parameters if contents.tensors else None
     if contents.config is not None:
+        if not isinstance(contents.config, dict) or "class_name" not in contents.config:
+            yield Problem("malformed-config", "a config that is of no model", "config")
         yield from configs.check(contents.config, parameters=parameters, limits=limits)
     # Keras 3 keeps the compile config inside the config, and readers may give it once more.
     inside = contents.config.get("compile_config") if isinstance(contents.config, dict) else None
