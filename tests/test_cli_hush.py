@@ -30,6 +30,11 @@ def test_native_chatter_goes_nowhere_and_python_is_heard() -> None:
     assert said() == ["python says so", "click says so", "afterwards"]
 
 
+def test_a_logger_that_outlives_it_is_no_error() -> None:
+    made = "import logging; logging.basicConfig(); import atexit; atexit.register(logging.error, 'too late')"
+    assert said(more=made) == ["python says so", "click says so", "afterwards"]
+
+
 def test_a_native_crash_is_not_silent() -> None:
     assert "Fatal Python error: Aborted" in said(more="os.abort()")
 

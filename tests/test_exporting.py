@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from keras import layers
 
 import zoo
 from modelkeep.engines.engine import open_engine
-from modelkeep.errors import AlreadyExists, MissingExtra, NotFaithful, UsageError
+from modelkeep.errors import AlreadyExists, MissingExtra, NotFaithful, StorageError, UsageError
 from modelkeep.formats.forms import open_contents
 from modelkeep.formats.saved_model import OWN
 from modelkeep.live import exporting
@@ -406,6 +407,16 @@ def test_a_form_whose_packages_are_missing_names_the_line_to_install_them(monkey
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxruntime" else json)
     with pytest.raises(MissingExtra, match=r"writing onnx needs onnxruntime\n.*pip install 'modelkeep\[onnx\]'"):
         export(zoo.sequential(), "onnx", Path("never.onnx"))
+
+
+def test_a_full_disk_is_no_fault_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError(f"Can't close file ({os.strerror(errno.ENOSPC)})")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(StorageError, match="No space left"):
+        export(zoo.sequential(), "h5", tmp_path / "m.h5")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_form_that_nobody_writes_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ def hushed() -> Iterator[None]:
             faulthandler.enable(screen)
             stack.callback(faulthandler.disable)
         stack.enter_context(contextlib.redirect_stderr(screen))
+        # A logger made in here keeps the screen, and may speak once more when an interrupted library tidies up.
+        logging.raiseExceptions = False
         yield
 
 

@@ -18,6 +18,8 @@ unknown axis twice as long: exporters turn unknown lengths into constants withou
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +36,15 @@ from msgspec import convert, to_builtins
 
 from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
-from modelkeep.errors import CannotLoad, MissingExtra, ModelkeepError, NotFaithful, UnsafeContent, UsageError
+from modelkeep.errors import (
+    CannotLoad,
+    MissingExtra,
+    ModelkeepError,
+    NotFaithful,
+    StorageError,
+    UnsafeContent,
+    UsageError,
+)
 from modelkeep.formats.durable import new_file, new_folder
 from modelkeep.formats.saved_model import OWN
 from modelkeep.live import rebuilding
@@ -90,6 +100,7 @@ _EXTRAS = {
     "tf2onnx": "onnx",
     "zstandard": "archives",
 }
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _FIRST, _LAST = "tensorflow", "torch"  # where forms that engines run are written, before and after the model's own
 
 
@@ -277,7 +288,7 @@ def _answered(engine: Engine, signature: Signature, inputs: Any) -> Any:
 def write_here(model: keras.Model, *, form: str, path: str, signature: Any, **options: Any) -> tuple[Finding, ...]:
     """Write a form at a private path under this backend; ``signature`` as JSON values.
 
-    Raises UsageError for whatever a converter raises.
+    Raises StorageError where the disk is full, UsageError for whatever else a converter raises.
     """
     module = import_module(f"modelkeep.live.writing.{WRITERS[form].module}")
     try:
@@ -287,6 +298,10 @@ def write_here(model: keras.Model, *, form: str, path: str, signature: Any, **op
     except ModelkeepError:
         raise
     except Exception as error:
+        if _NO_SPACE in str(error):  # TensorFlow and HDF5 have errors of their own for it
+            raise StorageError(
+                f"cannot write {form}: {_NO_SPACE}", hint="free some space, then run it again"
+            ) from error
         raise UsageError(f"this model cannot be written as {form} ({type(error).__name__}: {_short(error)})") from error
     return found
 
