@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
 
 from modelkeep.formats.contents import ForeignTensor
 from modelkeep.live import internals
@@ -187,7 +188,8 @@ def _whole(counter: ForeignTensor) -> ForeignTensor:
     """A counter of steps, which Keras before 2.1 kept as a float."""
     if "int" in counter.dtype:
         return counter
-    return replace(counter, dtype="int64", nbytes=8, read=lambda: counter.read().round().astype("int64"))
+    # NumPy makes a number of an array without axes once it is rounded; PyTorch takes arrays alone.
+    return replace(counter, dtype="int64", nbytes=8, read=lambda: np.asarray(counter.read().round(), "int64"))
 
 
 def _bare(name: str) -> str:
