@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+import graphs
 import modelkeep as mk
 from hostile import layer
-from modelkeep.errors import UnsafeContent
+from modelkeep.errors import CannotLoad, UnsafeContent
 from modelkeep.safety.scanning import scan
+from wire import message
 
 Config = dict[str, Any]
 INPUT = layer("keras.layers", "InputLayer", batch_shape=[None, 4], dtype="float32", name="in")
@@ -52,6 +54,13 @@ def written(folder: Path, config: Config) -> Path:
     return path
 
 
+def changed(source: Path, target: Path, **parts: bytes) -> Path:
+    with zipfile.ZipFile(source) as honest, zipfile.ZipFile(target, "w") as archive:
+        for name in honest.namelist():
+            archive.writestr(name, parts.get(Path(name).name.partition(".")[0], honest.read(name)))
+    return target
+
+
 # --- networks that grow while they are built
 
 
@@ -85,15 +94,10 @@ def test_no_layer_that_outgrows_the_weights_is_built(case: str, tmp_path: Path) 
 
     small = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     small.save(tmp_path / "small.keras")
-    with (
-        zipfile.ZipFile(tmp_path / "small.keras") as honest,
-        zipfile.ZipFile(tmp_path / "grows.keras", "w") as changed,
-    ):
-        for name in honest.namelist():
-            text = json.dumps(GROWING[case]()).encode() if name == "config.json" else honest.read(name)
-            changed.writestr(name, text)
+    config = json.dumps(GROWING[case]()).encode()
+    path = changed(tmp_path / "small.keras", tmp_path / "grows.keras", config=config)
     with pytest.raises(UnsafeContent, match="far larger than its weights"):
-        mk.load(tmp_path / "grows.keras")
+        mk.load(path)
 
 
 # --- networks that are none
@@ -119,10 +123,84 @@ def test_a_model_is_made_of_layers(layers: Any, tmp_path: Path) -> None:
 
 
 def test_more_layers_in_a_row_than_keras_builds_in_seconds_are_refused(tmp_path: Path) -> None:
-    assert rules(written(tmp_path, sequential(*[dense(f"dense_{index}") for index in range(300)]))) == {"limit"}
+    assert rules(written(tmp_path, sequential(*[dense(f"dense_{index}") for index in range(250)]))) == {"limit"}
 
 
 def test_calls_of_one_layer_count_as_layers(tmp_path: Path) -> None:
     often = called(dense("dense"), output_of("in"))
     often["inbound_nodes"] *= 20_000
     assert rules(written(tmp_path, functional(often))) == {"limit"}
+
+
+# --- other forms
+
+
+def test_one_key_among_very_many_that_stands_there_twice_is_found_at_once(tmp_path: Path) -> None:
+    keys = ",".join(f'"{number}":0' for number in range(300_000))
+    path = tmp_path / "model.json"
+    path.write_text(f'{{"class_name":"Sequential","config":{{"layers":[]}},"more":{{{keys},"299999":0}}}}')
+    assert rules(path) == {"json-duplicate-key"}
+
+
+def saved_model(folder: Path, *nodes: bytes) -> Path:
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(graphs.graph(*nodes))
+    return folder
+
+
+def test_a_graph_may_not_ask_a_database_of_its_author_s_choice(tmp_path: Path) -> None:
+    names = [graphs.text("driver", "sqlite"), graphs.text("source", "/var/lib/secrets.db"), graphs.text("query", "…")]
+    path = saved_model(tmp_path / "model", *names, graphs.node("rows", "SqlDataset", "driver", "source", "query"))
+    assert "graph-reads-file" in rules(path)
+
+
+def test_a_graph_may_not_end_the_program_that_runs_it(tmp_path: Path) -> None:
+    assert "graph-ends-process" in rules(saved_model(tmp_path / "model", graphs.node("end", "Abort")))
+
+
+def test_a_constant_that_is_nothing_in_the_file_and_gigabytes_in_memory_is_refused(tmp_path: Path) -> None:
+    assert "graph-constant" in rules(saved_model(tmp_path / "model", graphs.zeros("zeros", 2**20, 2**10)))
+
+
+def onnx_file(path: Path, *tensor: tuple[int, Any]) -> Path:
+    node = message((1, "x"), (1, "w"), (2, "y"), (4, "Add"))
+    path.write_bytes(message((1, 8), (7, message((1, node), (5, message(*tensor)))), (8, message((2, 17)))))
+    return path
+
+
+def test_a_tensor_without_its_numbers_is_told(tmp_path: Path) -> None:
+    assert rules(onnx_file(tmp_path / "m.onnx", (1, 2**40), (2, 1), (8, "w"))) == {"damaged"}
+
+
+def test_weights_beside_a_network_begin_at_no_negative_byte(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(bytes(16))
+    entries = [message((1, key), (2, value)) for key, value in (("location", "m.bin"), ("offset", "-8"))]
+    told = [(13, entry) for entry in entries]
+    assert rules(onnx_file(tmp_path / "m.onnx", (1, 4), (2, 1), (8, "w"), *told, (14, 1))) == {"damaged"}
+
+
+@pytest.mark.parametrize("index", [99, -7])
+def test_an_operator_works_on_tensors_that_are_there(index: int, tmp_path: Path) -> None:
+    from test_litert import model, saved
+
+    made = model()
+    made.subgraphs[0].operators[0].inputs = [0, index]
+    assert rules(saved(made, tmp_path / "m.tflite")) == {"damaged"}
+
+
+# --- what Keras raises while it loads
+
+
+@pytest.mark.keras
+def test_a_vocabulary_that_does_not_fit_its_layer_is_an_error_of_ours(tmp_path: Path) -> None:
+    import keras
+
+    layer = keras.layers.TextVectorization(max_tokens=4)
+    try:
+        layer.adapt(["a b", "b c"])
+    except ImportError:
+        pytest.skip("text layers need TensorFlow")
+    keras.Sequential([keras.Input((1,), dtype="string"), layer]).save(tmp_path / "honest.keras")
+    path = changed(tmp_path / "honest.keras", tmp_path / "large.keras", vocabulary=b"\n".join([b"a", b"b", b"c"] * 9))
+    with pytest.raises(CannotLoad, match="vocabulary"):
+        mk.load(path)

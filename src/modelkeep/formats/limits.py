@@ -23,10 +23,10 @@ class Limits:
     json_depth: int = 100  # honest configs have 8 to 12
     json_nodes: int = 2_000_000  # ResNet50: 10,380
     layers: int = 20_000  # at all depths, and calls of them
-    sequential: int = 300  # layers of one Sequential model, which Keras builds anew for each: 12 s for so many
+    sequential: int = 250  # layers of one Sequential model, which Keras builds anew for each: 9 s for so many
     expansion_floor: int = 64 * MIB  # a smaller member may have any ratio: zeros reach 800 to 1 in honest files
     expansion_ratio: int = 100
-    objects: int = 200_000  # in HDF5
+    objects: int = 50_000  # in HDF5; the largest of Keras' applications has some 7,000 with its optimizer
     attributes: int = 1_000  # of one HDF5 object; Keras 2 splits its long lists over many
     attribute_bytes: int = 64 * MIB
     tensors: int = 200_000

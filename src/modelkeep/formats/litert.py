@@ -166,7 +166,13 @@ class _Model:
                 )
 
     def problems(self) -> Iterator[Problem]:
-        """Numbers that do not fill their shape, and files outside that are named."""
+        """Operators on tensors that are not there, numbers that do not fill their shape, files outside."""
+        for graph, tensors in zip(self._graphs, self._tensors, strict=True):
+            for number, operator in enumerate(graph.tables(3)):
+                ends = (*operator.numbers(1, "i"), *operator.numbers(2, "i"))
+                if ends and (min(ends) < -1 or max(ends) >= len(tensors)):  # -1: an input that is left out
+                    message = f"operator {number} works on tensor {max(ends, key=abs)} of {len(tensors)}"
+                    yield Problem("damaged", message, f"operator {number}")
         for tensor in self.constants():
             bits = dict(_DTYPES)[tensor.dtype] * math.prod(tensor.shape)
             if tensor.nbytes != (bits + 7) // 8:

@@ -179,7 +179,7 @@ class _Model:
         tensor = _Tensor(name, dtype, shape, bits, field, message, None)
         if message.unsigned(14) == _EXTERNAL:
             tensor = _Tensor(name, dtype, shape, bits, field, message, self._place(message, name))
-        elif 9 in message and len(message.view(9)) != tensor.nbytes:
+        elif _lacks_numbers(tensor):
             told = f"{len(message.view(9)):,} bytes for {dtype} {list(shape)}"
             self.problems.append(Problem("damaged", told, name))
         self.tensors.append(ForeignTensor(name, dtype, shape, tensor.nbytes, partial(_array, tensor)))
@@ -242,9 +242,9 @@ def _open_beside(folder: Path, location: str) -> MappedFile:
 
 def _number(told: Mapping[str, str], key: str, default: int) -> int:
     text = told.get(key, str(default))
-    if not text.removeprefix("-").isdecimal() or len(text) > 20:
-        raise IntegrityError(f"the {key} of weights in a file beside is no number", found=repr(text[:40]))
-    return int(text) if default < 0 or int(text) >= 0 else 0
+    if key in told and (not text.isdecimal() or len(text) > 20):
+        raise IntegrityError(f"the {key} of weights in a file beside is no count of bytes", found=repr(text[:40]))
+    return int(text)
 
 
 # --- tensors
@@ -264,6 +264,13 @@ class _Tensor:
     def nbytes(self) -> int:
         """Bytes of its numbers; those of less than a byte share one."""
         return (math.prod(self.shape) * self.bits + 7) // 8
+
+
+def _lacks_numbers(tensor: _Tensor) -> bool:
+    """Whether a tensor inside the model has not the numbers of its shape, of which at most two share a byte."""
+    if 9 in tensor.message:
+        return len(tensor.message.view(9)) != tensor.nbytes
+    return math.prod(tensor.shape) > 2 * len(tensor.message.data)
 
 
 def _array(tensor: _Tensor) -> Array:

@@ -109,10 +109,14 @@ def check_plain(value: Any, path: str = "$", depth: int = 0) -> None:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} stands there twice")
+        raise ValueError(f"the key {_twice(pairs)!r} stands there twice")
     return value
+
+
+def _twice(pairs: list[tuple[str, Any]]) -> str:
+    """The first key that was there before."""
+    seen: set[str] = set()
+    return next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -171,10 +175,9 @@ class _Oddities:
     def mapping(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
             self._add(
-                "json-duplicate-key", f"the key {twice[:80]!r} stands there twice; readers differ in which they take"
+                "json-duplicate-key",
+                f"the key {_twice(pairs)[:80]!r} stands there twice; readers differ in which they take",
             )
         return value
 

@@ -54,6 +54,12 @@ rules(
         "It needs a library of native code to be loaded first, and what that does nobody can tell from the graph.",
     ),
     Rule(
+        "graph-ends-process",
+        Level.CRITICAL,
+        "An operation that ends the program",
+        "Abort stops whatever process runs the graph; it is there to test TensorFlow itself.",
+    ),
+    Rule(
         "graph-checkpoint",
         Level.CRITICAL,
         "A checkpoint read or written elsewhere than the loader says",
@@ -81,7 +87,7 @@ rules(
     ),
     Rule(
         "graph-constant",
-        Level.MEDIUM,
+        Level.HIGH,
         "A constant or a filled tensor beyond all measure",
         "A few bytes of graph can make whoever runs it take gigabytes.",
         ("CVE-2026-0897",),
@@ -139,7 +145,8 @@ _READS = {
     "ReadFile": 0, "MatchingFiles": 0, "MatchingFilesDataset": 0, "ExperimentalMatchingFilesDataset": 0,
     "TextLineDataset": 0, "TFRecordDataset": 0, "TFRecordDatasetV2": 0, "FixedLengthRecordDataset": 0,
     "FixedLengthRecordDatasetV2": 0, "CSVDataset": 0, "CSVDatasetV2": 0, "ExperimentalCSVDataset": 0,
-    "LMDBDataset": 0, "ExperimentalLMDBDataset": 0, "LoadAndRemapMatrix": 0, "GenerateVocabRemapping": 0,
+    "SqlDataset": 1, "ExperimentalSqlDataset": 1, "LMDBDataset": 0, "ExperimentalLMDBDataset": 0,
+    "LoadAndRemapMatrix": 0, "GenerateVocabRemapping": 0,
     "LoadDataset": 0, "SnapshotDataset": 1, "SnapshotDatasetV2": 1, "SnapshotChunkDataset": 0,
     "SnapshotDatasetReader": 0, "SnapshotNestedDatasetReader": 0, "ListSnapshotChunksDataset": 0, "Restore": 0,
     "RestoreSlice": 0, "InitializeTableFromTextFile": 1, "InitializeTableFromTextFileV2": 1,
@@ -191,6 +198,8 @@ def _check_operation(node: Node, place: str, graph: MetaGraph) -> Iterator[Probl
     """What needs no more than the operation's own name and attributes."""
     if node.op not in _known()["ops"] and node.op not in graph.graph.functions:
         yield Problem("graph-unknown-operation", f"{node.op[:100]!r} is no operation of TensorFlow", place)
+    elif node.op == "Abort":
+        yield Problem("graph-ends-process", f"{node.op} ends the program that runs it", place)
     elif node.op in _PYTHON:
         yield Problem("graph-python", f"{node.op} calls Python", place)
     elif _WRITES.fullmatch(node.op) or (node.op == "PrintV2" and _stream(node) not in _STREAMS):
@@ -245,14 +254,17 @@ def _told(origin: Origin) -> str:
 
 
 def _check_constant(function: str, node: Node, place: str, flow: Dataflow, limits: Limits) -> Iterator[Problem]:
-    """Constants of one repeated value, and tensors filled to a shape: small in the file and large in memory."""
+    """Constants of one repeated value, and tensors filled to a shape: small in the file and large in memory.
+
+    Those that are as large in the file are bounded by it.
+    """
     if node.op == "Const":
         value = Message(node.attribute("value").view(8), numbers=(1, 2))
         lengths, dtype, what = list(shape_of(value.message(2)) or (0,)), value.unsigned(1), "a constant"
     else:
         lengths, dtype, what = [*flow.numbers(function, node.inputs[0])], node.attribute("T").unsigned(6), "a tensor"
     declared = prod(length or 0 for length in lengths) * width_of(DTYPES.get(dtype, "float32"))
-    if declared > limits.constant:
+    if declared > limits.constant and declared > limits.expansion_ratio * node.size:
         yield Problem("graph-constant", f"{what} of {declared:,} bytes", place)
 
 

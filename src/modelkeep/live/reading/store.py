@@ -24,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from modelkeep.errors import NotFaithful, UnsafeContent
+from modelkeep.errors import CannotLoad, NotFaithful, UnsafeContent
 from modelkeep.formats.contents import Contents, ForeignTensor, Member
 from modelkeep.live import internals, matching
 from modelkeep.live.arrays import is_float
@@ -227,7 +227,14 @@ class _Filling:
             for path, node in readers:
                 own = Path(folder, path)
                 if own.is_dir() and any(file.is_file() for file in own.iterdir()):
-                    node.load_assets(str(own))
+                    try:
+                        node.load_assets(str(own))
+                    except Exception as error:  # what a layer makes of files that are not its own
+                        raise CannotLoad(
+                            f"{type(node).__name__} cannot take its files",
+                            found=f"{type(error).__name__}: {error}",
+                            hint=f"the file is not what wrote it made of it: {path}",
+                        ) from error
                     findings.append(Finding("asset-loaded", Severity.OK, f"{type(node).__name__} read its files", path))
         taken = {path for path, _ in readers}
         unread = [member.name for member in members if _asset_owner(member.name) not in taken]
