@@ -208,11 +208,12 @@ def test_training_goes_on_from_a_file_of_keras_3(was_read, tmp_path):
 def test_a_counter_of_steps_that_was_a_float_is_whole(tmp_path):
     path = written(tmp_path / "m.h5", sequential("Dense", [3], units=2), {"layer": DENSE}, version="2.0.5")
     optimizer = {"class_name": "SGD", "config": {"lr": 0.1, "momentum": 0.0, "decay": 0.0, "nesterov": False}}
+    training = {"optimizer_config": optimizer, "loss": "mse", "metrics": []}
     with h5py.File(path, "r+") as file:
-        file.attrs["training_config"] = json.dumps({"optimizer_config": optimizer, "loss": "mse", "metrics": []}).encode()
+        file.attrs["training_config"] = json.dumps(training).encode()
         slots = file.create_group("optimizer_weights")
-        slots.attrs["weight_names"] = [b"iterations_1:0"]
-        slots["iterations_1:0"] = np.float32(7)
+        slots.attrs["weight_names"] = [b"SGD/iterations:0"]
+        slots["SGD/iterations:0"] = np.float32(7)
     assert int(read(path).model.optimizer.iterations) == 7
 
 
@@ -227,11 +228,11 @@ def test_custom_objects_of_a_file_of_keras_3_are_asked_for_and_taken(tmp_path):
     assert found.layers[0].factor == 3.0
 
 
-def test_operations_between_layers_come_back_from_an_h5_that_plain_keras_cannot_read(tmp_path: Path) -> None:
+def test_operations_between_layers_come_back_though_plain_keras_cannot_read_them(tmp_path):
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.ops.exp(keras.layers.Dense(3)(inputs) * 2 + 1) / 3)
+    model = keras.Model(inputs, keras.ops.exp(layers.Dense(3)(inputs) * 2 + 1) / 3)
     model.save(tmp_path / "m.h5")
-    with pytest.raises(ValueError, match=r"positional arguments|Unknown|not"):
+    with pytest.raises(Exception, match=r"positional arguments|Could not locate|Unknown"):
         keras.saving.load_model(tmp_path / "m.h5")
     x = np.ones((2, 4), "float32")
-    np.testing.assert_array_equal(mk.load(tmp_path / "m.h5").predict(x), model(x))
+    np.testing.assert_array_equal(read(tmp_path / "m.h5").model(x), model(x))
