@@ -62,7 +62,7 @@ def build(
     has nothing for a part or fails to build it; each holds a report with every reason.
     """
     needs = _Needs(keras_version, file, dict(objects or {}), custom_objects, tuple(trust))
-    upgraded = upgrade(config, keras_version, custom=needs.names)
+    upgraded = upgrade(_with_operations(config), keras_version, custom=needs.names)
     new = needs.settle(upgraded, ())
     findings = tuple(needs.findings)
     if compile_config is not None:  # what is done to it is told when it is used
@@ -91,6 +91,28 @@ def compile_model(
         except Exception as error:
             raise needs.failed(error) from error
     return tuple(needs.findings)
+
+
+_OPERATIONS = [f"keras.src.ops.{place}" for place in ("numpy", "nn", "math", "core", "linalg", "image")]
+
+
+def _with_operations(config: Any) -> Any:
+    """A config with the modules of Keras 3's operations, which its ``.h5`` files leave out.
+
+    Some are called as layers are. Only a layer's config says what it computes in.
+    """
+    if isinstance(config, list):
+        return [_with_operations(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    copy = {key: _with_operations(value) for key, value in config.items()}
+    inner = copy.get("config")
+    if "inbound_nodes" in copy and "module" not in copy and isinstance(inner, dict) and "trainable" not in inner:
+        name = copy.get("class_name")
+        module = next((place for place in _OPERATIONS if own_class(place, str(name)) is not None), None)
+        if module is not None:
+            copy |= {"module": module, "registered_name": name}
+    return copy
 
 
 def _built(config: Any, needs: _Needs) -> keras.Model:
