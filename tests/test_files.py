@@ -97,6 +97,19 @@ def test_weights_that_do_not_fit_are_listed_and_change_nothing(file: Path, model
     np.testing.assert_equal(other.get_weights(), before)
 
 
+def test_one_name_may_be_given_without_a_list(file: Path) -> None:
+    with pytest.raises(UsageError, match="found 'anything'"):
+        mk.load(file, allow="anything")
+    mk.load(file, into=network(2), skip="head")
+
+
+def test_what_is_no_model_is_the_callers_mistake(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="into a Keras model"):
+        mk.load(file, into="net")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not a Keras model: found str"):
+        mk.save("net", tmp_path / "other.keras")  # type: ignore[arg-type]
+
+
 def test_names_are_for_checkpoints_alone(file: Path) -> None:
     with pytest.raises(UsageError, match="TensorFlow checkpoint"):
         mk.load(file, names={"a": "b"})

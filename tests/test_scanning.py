@@ -231,6 +231,11 @@ def test_a_refusal_names_every_reason_and_the_way_to_allow_them(evil: Path) -> N
     assert caught.value.report is not None
 
 
+def test_the_folder_one_is_in_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(scan(Path("."))).startswith(f"{tmp_path.name}: 1 failure")
+
+
 def test_a_clean_file_passes(tmp_path: Path) -> None:
     archive(tmp_path / "model.keras")
     found = scan(tmp_path / "model.keras")

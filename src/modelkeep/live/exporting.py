@@ -127,6 +127,8 @@ def export(
     Raises NotFaithful, with the report, where the form answers otherwise, and UsageError for a form that cannot hold
     the model; nothing is left at ``to`` then. AlreadyExists unless ``overwrite``; MissingExtra, StorageError.
     """
+    if not isinstance(model, keras.Model):
+        raise UsageError("not a Keras model", found=type(model).__name__)
     writer = _writer(form)
     if options and writer.module != "archives":
         raise UsageError(f"{form} is written without options", found=", ".join(options), hint="of= is for an archive")

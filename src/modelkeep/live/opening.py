@@ -131,6 +131,9 @@ def open_file(
     (tensors without a partner), CannotLoad, MissingExtra.
     """
     path = look(Path(path)).path  # a checkpoint is named by what its files begin with
+    trust, skip, allow = (((one,) if isinstance(one, str) else one) for one in (trust, skip, allow))
+    if into is not None and not isinstance(into, keras.Model):
+        raise UsageError("weights go into a Keras model", found=f"into={into!r}")
     given = {"custom_objects": custom_objects, "trust": trust}
     scanned = _scanned(path, allow, limits)
     if architecture is not None:

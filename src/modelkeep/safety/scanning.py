@@ -76,6 +76,11 @@ class Scan:
     unconfined: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """What the file or folder is called; the one that one is in has a name, too."""
+        return self.path.absolute().name
+
+    @property
     def ok(self) -> bool:
         """Nothing is refused."""
         return not self.refused
@@ -97,7 +102,7 @@ class Scan:
         if self.unconfined:
             lacking = f"this system does not confine the process that looks by: {', '.join(self.unconfined)}"
             looked.append(Finding("unconfined", Severity.NOTE, lacking))
-        return Report(self.path.name, (*map(self._finding, self.findings), *looked), UnsafeContent)
+        return Report(self.name, (*map(self._finding, self.findings), *looked), UnsafeContent)
 
     def _finding(self, finding: ScanFinding) -> Finding:
         severity = Severity.WARNING if finding.level is not Level.LOW else Severity.NOTE
@@ -118,7 +123,7 @@ class Scan:
         hint = (
             f"if you know what it does and trust it: --allow {' --allow '.join(sorted(waivable))}" if waivable else None
         )
-        error = UnsafeContent("\n".join([f"{self.path.name} was refused:", *lines]), hint=hint)
+        error = UnsafeContent("\n".join([f"{self.name} was refused:", *lines]), hint=hint)
         error.report = self.report
         raise error
 
