@@ -13,7 +13,7 @@ import pytest
 import graphs
 import modelkeep as mk
 from hostile import layer
-from modelkeep.errors import CannotLoad, UnsafeContent
+from modelkeep.errors import CannotLoad, ModelkeepError, UnsafeContent
 from modelkeep.safety.scanning import scan
 from wire import message
 
@@ -204,3 +204,21 @@ def test_a_vocabulary_that_does_not_fit_its_layer_is_an_error_of_ours(tmp_path: 
     path = changed(tmp_path / "honest.keras", tmp_path / "large.keras", vocabulary=b"\n".join([b"a", b"b", b"c"] * 9))
     with pytest.raises(CannotLoad, match="vocabulary"):
         mk.load(path)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("layer", [{"config": {"units": {}}}, {"inbound_nodes": 5}])
+def test_whatever_keras_makes_of_a_layer_is_an_error_of_ours(layer: Config, tmp_path: Path) -> None:
+    with pytest.raises(ModelkeepError):
+        mk.load(written(tmp_path, sequential({**dense("dense"), **layer})))
+
+
+@pytest.mark.parametrize("compiled", [5, "adam", [[]]])
+def test_compile_arguments_have_names(compiled: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, {**sequential(dense("dense")), "compile_config": compiled})
+    assert rules(path) == {"malformed-config"}
+
+
+@pytest.mark.parametrize("config", [5, True, [[]]])
+def test_arguments_of_a_layer_have_names(config: Any, tmp_path: Path) -> None:
+    assert rules(written(tmp_path, sequential({**dense("dense"), "config": config}))) == {"malformed-config"}

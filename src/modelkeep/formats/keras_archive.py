@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-from modelkeep.errors import IntegrityError, LimitExceeded
+from modelkeep.errors import IntegrityError
 from modelkeep.formats import h5, npz, strict_json
 from modelkeep.formats.contents import Contents, Member, Problem
 from modelkeep.formats.folders import Files, open_folder
@@ -121,9 +121,7 @@ def _shard(files: Files, name: str) -> Any:
 
 
 def _asset(files: Files, name: str, limits: Limits) -> bytes:
-    size = files.sizes[name]
-    if size > limits.attribute_bytes:
-        raise LimitExceeded(f"{name} is too large", found=f"{size:,}", expected=f"at most {limits.attribute_bytes:,}")
+    limits.check("asset", files.sizes[name], f"{name} is too large")
     return files.read(name)
 
 

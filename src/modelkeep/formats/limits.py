@@ -20,6 +20,7 @@ class Limits:
     nested: int = 2  # archives within archives
     config: int = 32 * MIB  # bytes of config.json, model_config, keras_metadata; ResNet50's has 176 kB
     metadata: int = 64 * KIB  # bytes of metadata.json
+    asset: int = 32 * MIB  # bytes of a vocabulary that a layer reads, which take some 20 times as much of memory
     json_depth: int = 100  # honest configs have 8 to 12
     json_nodes: int = 2_000_000  # ResNet50: 10,380
     layers: int = 20_000  # at all depths, and calls of them

@@ -197,7 +197,7 @@ def _asset(graph: MetaGraph, folder: Folder, limits: Limits, number: int) -> byt
     name = f"{ASSETS}{names[number]}" if 0 <= number < len(names) else ""
     if name not in folder.sizes:
         return None
-    limits.check("config", folder.sizes[name], f"{name} is too large for a vocabulary")
+    limits.check("asset", folder.sizes[name], f"{name} is too large for a vocabulary")
     return folder.read(name)
 
 

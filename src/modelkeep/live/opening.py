@@ -17,7 +17,7 @@ import keras
 
 from modelkeep.engines.engine import MODULES as ENGINES
 from modelkeep.engines.engine import Engine, open_engine
-from modelkeep.errors import CannotLoad, Conflict, UnsafeContent, UsageError
+from modelkeep.errors import CannotLoad, Conflict, ModelkeepError, UnsafeContent, UsageError
 from modelkeep.formats.architecture import WAY_OUT_OF_YAML
 from modelkeep.formats.contents import Contents
 from modelkeep.formats.forms import look, open_contents, title_of
@@ -201,11 +201,23 @@ def _read(contents: Contents, names: Mapping[str, str] | None, **terms: Any) -> 
             hint=WAY_OUT_OF_YAML if contents.form == "yaml" else "see what is in it: modelkeep inspect",
         )
     try:
-        return import_module(f"modelkeep.live.reading.{READERS[contents.form]}").read(contents, **terms), ()
+        return _model(contents, terms), ()
     except (CannotLoad, UnsafeContent) as error:
         if not serves:
             raise
         return None, (Finding(NOT_REBUILT, Severity.WARNING, str(error)),)
+
+
+def _model(contents: Contents, terms: Mapping[str, Any]) -> Read:
+    try:
+        found: Read = import_module(f"modelkeep.live.reading.{READERS[contents.form]}").read(contents, **terms)
+    except (ModelkeepError, ImportError):
+        raise
+    except Exception as error:  # whatever Keras makes of configs and files that it would not have written
+        raise CannotLoad(
+            f"{contents.path.name} cannot be opened", found=f"{type(error).__name__}: {str(error)[:500]}"
+        ) from error
+    return found
 
 
 def _network(architecture: Any, **terms: Any) -> keras.Model:

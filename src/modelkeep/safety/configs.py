@@ -164,6 +164,8 @@ def _check_record(here: _Place) -> Iterator[Problem]:
         yield from _check_name(here, name, module, registered)
         yield from _check_calls(here, record.get("inbound_nodes"))
         inner = record.get("config")
+        if name not in _NETWORKS and isinstance(inner, int | float | list):
+            yield Problem("malformed-config", f"a {name[:80]} whose config is {_shown(inner)}", str(here))
         if name in _NETWORKS and not all(
             isinstance(layer, dict) and "class_name" in layer for layer in _layers_of(record)
         ):

@@ -221,6 +221,8 @@ def _configs(contents: Contents, limits: Limits) -> Iterator[Problem]:
         yield from configs.check(contents.config, parameters=parameters, limits=limits)
     # Keras 3 keeps the compile config inside the config, and readers may give it once more.
     inside = contents.config.get("compile_config") if isinstance(contents.config, dict) else None
+    if not isinstance(contents.compile, dict | None):
+        yield Problem("malformed-config", "compile arguments without names", "compile")
     if contents.compile is not None and contents.compile != inside:
         yield from configs.check(contents.compile, place="compile", parameters=parameters, limits=limits)
 

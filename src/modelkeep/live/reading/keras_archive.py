@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-from modelkeep.errors import CannotLoad
 from modelkeep.formats.contents import Contents
 from modelkeep.live import building
 from modelkeep.live.capture import name_publicly
@@ -55,13 +54,7 @@ def construct(
     )
     model, findings = built.model, built.findings
     if not model.built and config.get("build_config"):
-        try:
-            model.build_from_config(config["build_config"])
-        except Exception as error:  # whatever the layers make of shapes that they were not built for
-            raise CannotLoad(
-                f"{contents.path.name} cannot be built for the shapes that it gives",
-                found=f"{type(error).__name__}: {error}",
-            ) from error
+        model.build_from_config(config["build_config"])
     if compile_config:
         findings += building.compile_model(model, compile_config, keras_version=version, objects=built.objects)
     return model, findings
