@@ -222,3 +222,19 @@ def test_compile_arguments_have_names(compiled: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [5, True, [[]]])
 def test_arguments_of_a_layer_have_names(config: Any, tmp_path: Path) -> None:
     assert rules(written(tmp_path, sequential({**dense("dense"), "config": config}))) == {"malformed-config"}
+
+
+# --- folders, and what is told of odd files
+
+
+def test_a_link_in_the_place_of_a_file_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(sequential(dense("dense"))))
+    (tmp_path / "model" / "metadata.json").write_text("{}")
+    (tmp_path / "model" / "model.weights.h5").symlink_to("/etc/passwd")
+    assert rules(tmp_path / "model") == {"folder-special-file"}
+
+
+@pytest.mark.parametrize("units", ["x", 1e308, {}, True])
+def test_arguments_of_no_sense_do_not_keep_a_file_from_being_inspected(units: Any, tmp_path: Path) -> None:
+    assert "dense" in str(mk.inspect(written(tmp_path, sequential(dense("dense", units)))))

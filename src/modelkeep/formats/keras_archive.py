@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-from modelkeep.errors import IntegrityError
+from modelkeep.errors import IntegrityError, ModelkeepError, UnsafeContent
 from modelkeep.formats import h5, npz, strict_json
 from modelkeep.formats.contents import Contents, Member, Problem
 from modelkeep.formats.folders import Files, open_folder
@@ -84,7 +84,7 @@ def read(place: Place, limits: Limits, thorough: bool) -> Iterator[Contents]:
 
 def _json(files: Files, name: str, limit: str, limits: Limits) -> tuple[Any, tuple[Problem, ...]]:
     if name not in files.sizes:
-        raise IntegrityError(f"{name} is missing", hint="if links stand for files, copy what they lead to: cp -rL")
+        raise _missing(files, [name], f"{name} is missing")
     limits.check(limit, files.sizes[name], f"{name} is too large")
     value, problems = strict_json.read(files.read(name), what=name, limits=limits, most=limit)
     if not isinstance(value, dict):
@@ -95,13 +95,22 @@ def _json(files: Files, name: str, limit: str, limits: Limits) -> tuple[Any, tup
 def _weights(files: Files, limits: Limits, thorough: bool) -> AbstractContextManager[h5.Weights | npz.Arrays]:
     name = next((name for name in WEIGHTS if name in files.sizes), None)
     if name is None:
-        raise IntegrityError("it holds no weights", expected=" or ".join(WEIGHTS))
+        raise _missing(files, WEIGHTS, "it holds no weights")
     if name.endswith(".json"):
         limits.check("config", files.sizes[name], f"{name} is too large")
         return h5.open_shards(files.read(name), partial(_shard, files), limits, name, thorough=thorough)
     if name.endswith(".npz"):
         return _arrays(files, name, limits, thorough)
     return h5.open_weights(files.seekable(name), limits, name, thorough=thorough)
+
+
+def _missing(files: Files, names: Sequence[str], what: str) -> ModelkeepError:
+    """Why none of these files can be read: there is none, or what has its name is no file."""
+    hint = "if links stand for files, copy what they lead to: cp -rL"
+    for problem in files.problems:
+        if problem.place in names:
+            return UnsafeContent(problem.message, found=problem.rule, hint=hint)
+    return IntegrityError(what, expected=" or ".join(names))
 
 
 @contextmanager

@@ -33,7 +33,8 @@ def output_shape(class_name: str, config: Config, inputs: Sequence[Shape]) -> Sh
     if rule is None or not inputs:
         return None
     try:
-        return rule(config, inputs)
+        shape = rule(config, inputs)
+        return shape if all(type(length) in (int, type(None)) for length in shape) else None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError):
         return None  # the config is not what the class' own would be
 
