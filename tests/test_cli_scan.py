@@ -57,16 +57,18 @@ def test_sarif_is_one_log_of_all_files(folder: Path, more: list[str], capsys: py
     assert len(log["runs"][0]["artifacts"]) == 2
 
 
+def test_a_checkpoint_is_named_as_for_inspect_and_what_is_not_there_exits_with_10(folder: Path) -> None:
+    checkpoint = Path(__file__).parent / "foreign" / "saved_models" / "weights" / "ckpt"
+    assert main(["scan", str(checkpoint)]) == main(["inspect", str(checkpoint)]) == 0
+    assert main(["scan", "absent.keras"]) == main(["inspect", "absent.keras"]) == 10
+
+
 def test_a_limit_can_be_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "good.keras", "--limit", "members=2"]) == 21
     assert main(["scan", "good.keras", "--limit", "memory=512MiB", "--limit", "seconds=5"]) == 0
     for wrong in ("members", "members=many", "fingers=10"):
         assert main(["scan", "good.keras", "--limit", wrong]) == 2
     assert "there are file, members, name" in capsys.readouterr().err
-
-
-def test_a_file_that_is_not_there_is_said_so(folder: Path) -> None:
-    assert main(["scan", "none.keras"]) == 2
 
 
 def test_a_name_cannot_command_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

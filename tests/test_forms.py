@@ -95,6 +95,12 @@ def test_folders_of_other_things_are_no_kind_of_model(tmp_path):
             recognise(look(folder))
 
 
+def test_an_empty_file_is_said_to_be_so(tmp_path):
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(UsageError, match="found an empty file"):
+        recognise(look(tmp_path / "model.keras"))
+
+
 def test_a_folder_of_very_many_files_is_not_searched(tmp_path):
     for number in range(1001):
         (tmp_path / f"{number}.npy").touch()

@@ -20,7 +20,7 @@ from key_files import make_key, public_half
 from modelkeep.catalog import Attachment, VersionRecord
 from modelkeep.cli.main import main
 from modelkeep.entry import Move, Policy, Refuse, TrustedKey, entry_key
-from modelkeep.errors import AliasNotFound, Conflict, GateRefused, LedgerDamaged, UsageError
+from modelkeep.errors import AliasNotFound, Conflict, GateRefused, LedgerDamaged, MissingExtra, UsageError
 from modelkeep.fsck import fsck
 from modelkeep.ledger import State, check
 from modelkeep.registry import Registry
@@ -383,6 +383,18 @@ def test_the_commands_for_a_folder(ada: Path, tmp_path: Path, monkeypatch: pytes
     assert main(["sign", "--path", str(folder)]) == 2
     assert main(["sign", "--key", str(ada)]) == 2
     assert main(["verify"]) == 2
+
+
+def test_without_cryptography_nothing_is_judged_or_recorded(
+    keep: mk.Keep, ada: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep.sign("sentiment:1.0.0", key=ada)
+    keep.policy("sentiment@production", keys=public_half(ada))
+    before = len(keep.history("sentiment"))
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'modelkeep\[signing\]'"):
+        keep.promote("sentiment:1.0.0", to="production")
+    assert len(keep.history("sentiment")) == before
 
 
 def test_cryptography_is_imported_only_where_something_is_demanded(keep: mk.Keep, ada: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @file_command("scan", example="modelkeep scan sentiment.keras --strict", shape="Scan[]")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @allow_option
 @click.option("--strict", is_flag=True, help="Refuse what is of medium level, too: custom objects, pickles.")
 @click.option("--sarif", "in_sarif", is_flag=True, help="Print a SARIF 2.1.0 log, which code hosts show.")

@@ -118,12 +118,17 @@ def recognise(place: Place) -> Form:
     for form in all_forms():
         if form.recognise(place):
             return form
-    found = "a folder of other files" if place.is_folder else f"a file that begins with {place.head[:8]!r}"
     raise UsageError(
         f"{place.path.name} is no kind of model file that is known",
-        found=found,
+        found=_appearance(place),
         expected="one of " + ", ".join(form.title for form in all_forms()),
     )
+
+
+def _appearance(place: Place) -> str:
+    if place.is_folder:
+        return "a folder of other files"
+    return f"a file that begins with {place.head[:8]!r}" if place.head else "an empty file"
 
 
 def open_contents(path: Path, limits: Limits = DEFAULT, *, thorough: bool = False) -> AbstractContextManager[Contents]:

@@ -88,9 +88,10 @@ def key_id(pem: str) -> str:
 
 def verifies(pem: str, bundle: dsse.Bundle) -> bool:
     """Whether the bundle's signature is this public key's. Raises UsageError where the PEM holds none."""
+    serialization = _serialization()
     from cryptography.exceptions import InvalidSignature
 
-    key = _serialization().load_pem_public_key(public_pem(pem.encode(), "a trusted key").encode())
+    key = serialization.load_pem_public_key(public_pem(pem.encode(), "a trusted key").encode())
     try:
         key.verify(bundle.signature, dsse.pae(bundle.payload), _algorithm(key.curve.name))
     except InvalidSignature:

@@ -27,7 +27,15 @@ import blake3
 
 from modelkeep.catalog import Attachment
 from modelkeep.entry import TrustedKey, moment
-from modelkeep.errors import LimitExceeded, ModelkeepError, NotFound, StorageError, UnsafeContent, UsageError
+from modelkeep.errors import (
+    LimitExceeded,
+    MissingExtra,
+    ModelkeepError,
+    NotFound,
+    StorageError,
+    UnsafeContent,
+    UsageError,
+)
 from modelkeep.formats.durable import new_file
 from modelkeep.manifest import MAX_MANIFEST, Manifest
 from modelkeep.provenance import dsse, keyless, keys, statement, trust
@@ -234,6 +242,8 @@ class _Checking:
             key, objection = signer_of(data, self.trusted, self.manifest.model, self.now)
             if key is not None:
                 check(data)
+        except MissingExtra:
+            raise
         except ModelkeepError as error:
             return Finding(name, Severity.FAILURE, str(error), key_id[:8], {"key": key_id})
         key_id = key.id if key else key_id
