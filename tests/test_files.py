@@ -50,7 +50,7 @@ def onnx(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("files")
 class Doubled(layers.Layer):
     def call(self, inputs):  # type: ignore[no-untyped-def]
         return inputs * 2
@@ -127,11 +127,11 @@ def test_a_saved_model_whose_classes_are_missing_serves_and_says_what_it_lacks(t
     path = tmp_path / "saved"
     model = keras.Sequential([layers.Input((4,), name="row"), Doubled(name="twice")])
     mk.save(model, path, format="saved_model", golden=X)
-    keras.saving.get_custom_objects().pop("tests>Doubled")
+    keras.saving.get_custom_objects().pop("files>Doubled")
     try:
         opened = mk.load(path)
     finally:
-        keras.saving.get_custom_objects()["tests>Doubled"] = Doubled
+        keras.saving.get_custom_objects()["files>Doubled"] = Doubled
     np.testing.assert_allclose(opened.predict(X)["twice"], X * 2)
     with pytest.raises(CannotLoad, match=r"Doubled(.|\n)*custom_objects"):
         _ = opened.model
