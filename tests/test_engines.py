@@ -187,6 +187,26 @@ def test_a_saved_model_answers_by_another_signature_with_text(written: Any) -> N
 
 
 @pytest.mark.keras
+def test_a_saved_model_whose_objects_cannot_be_made_answers_by_its_graph(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from modelkeep.engines.saved_model import load
+
+    def without_keras_2(*_: Any) -> None:  # what TensorFlow raises for the slots of an optimizer of Keras 2
+        raise AttributeError("'_UserObject' object has no attribute 'add_slot'")
+
+    path = written("saved_model")
+    whole = {name: load(path, name).signature for name in ("serving_default", "shout")}
+    monkeypatch.setattr(tf.saved_model, "load", without_keras_2)
+    assert {name: load(path, name).signature for name in whole} == whole
+    assert load(path, "shout").run({"word": np.array(["ünder", "a"])})["loud"].tolist() == ["ÜNDER", "A"]
+    with pytest.raises(UsageError, match="has no such signature: found other"):
+        load(path, "other")
+
+
+@pytest.mark.keras
 def test_a_saved_model_of_tensorflow_1_answers(tmp_path: Path) -> None:
     import tensorflow as tf
 
