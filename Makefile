@@ -17,6 +17,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 OLDEST := $(VENV)/keras-$(OLDEST_KERAS)
 COLD_COVERAGE := 95
+# Two at a time: a file's tests stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
@@ -63,15 +65,15 @@ test: setup check
 	$(MAKE) --no-print-directory test-backends
 
 test-cold:
-	COVERAGE_FILE=.coverage.cold $(BIN)/python -m pytest -m 'not keras' --cov --cov-report=
+	COVERAGE_FILE=.coverage.cold $(PYTEST) -m 'not keras' --cov --cov-report=
 
 test-live:
-	COVERAGE_FILE=.coverage.live KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m keras --cov --cov-report=
+	COVERAGE_FILE=.coverage.live KERAS_BACKEND=tensorflow $(PYTEST) -m keras --cov --cov-report=
 
 # What differs by backend once more under the other two.
 test-backends:
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backends
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -m backends
+	KERAS_BACKEND=jax $(PYTEST) -m backends
+	KERAS_BACKEND=torch $(PYTEST) -m backends
 
 coverage:
 	$(BIN)/coverage combine --quiet

@@ -1,4 +1,4 @@
-"""Train a sentiment classifier and keep it: refuse, save, verify, promote, improve, compare, roll back.
+"""Train a sentiment classifier and keep it: refuse, save, verify, promote, improve, compare, export, roll back.
 
 Run by ``make demo``; asks nothing, takes about a minute and a half on two cores. What it keeps is in
 ``./models`` (or $MODELKEEP_STORE) afterwards, and a second run goes on from there with higher versions.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,6 +142,10 @@ def main() -> None:
         sentences = ["I loved every minute of it", "A dull film, far too long", "Moving, funny and beautifully played"]
         for sentence, answer in zip(sentences, loaded.predict(sentences), strict=True):
             say(f"{answer['score']:.2f} {answer['label']}  {sentence}")
+    with step("Hand it to a server without Keras: as ONNX, opened again and asked the same"), temporary() as folder:
+        exported = keep.export("sentiment@production", "onnx", to=folder / "sentiment.onnx")
+        say(exported.report)
+        say(mk.scan(exported.path))
     with step("Roll back, as if it had gone wrong"):
         say(f"production is {keep.rollback('sentiment@production', reason='a rehearsal').ref} again")
     with step("What happened: modelkeep history sentiment"):
@@ -156,9 +161,17 @@ def main() -> None:
         f"verify {second.ref} --live",
         f"promote {second.ref} production",
         "history sentiment",
-        "export sentiment@production bundle --to sentiment.zip",
+        "export sentiment@production saved_model --to serving/1",
+        "inspect serving/1",
     ):
         say(f"{COMMAND} {line}")
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder that goes again."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def modelkeep(*words: str) -> str:
