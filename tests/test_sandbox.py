@@ -195,3 +195,17 @@ def test_a_system_without_a_measure_lacks_it_and_goes_on(file: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "('no new privileges', 'network namespace', 'Landlock')"
+
+
+def test_whatever_happens_in_the_process_is_told_as_an_answer_or_an_error(file: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+    def reply(function: str, **arguments: Any) -> Any:
+        return sandbox._reply(f"looking:{function}", file, arguments, SHORT)
+
+    assert reply("read")["value"][0] == "hello"
+    assert reply("refuse")["error"] == "LimitExceeded"
+    assert reply("lack")["error"] == "MissingExtra"
+    assert reply("stumble")["error"] == "UnsafeContent"
+    assert sandbox._readable(file, SHORT)[0] == file
+    assert sandbox._readable(file.parent, SHORT) == [file.parent]
