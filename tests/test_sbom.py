@@ -13,7 +13,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 import modelkeep as mk
 from modelkeep.errors import MissingExtra
-from modelkeep.manifest import Environment, Golden, Lineage, Signature, TensorSpec
+from modelkeep.manifest import Environment, Golden, Lineage, Signature, TensorSpec, Transfer
 from modelkeep.registry import Registry
 from modelkeep.storage import marker
 from modelkeep.storage.memory import MemoryStore
@@ -43,7 +43,12 @@ def keep() -> mk.Keep:
             packages={"keras": "3.0.0", "msgspec": metadata.version("msgspec")},
         ),
         lineage=Lineage(
-            parent="team/full:0.9.0@blake3:" + "1" * 64, data_digest="sha256:" + "2" * 64, git_commit="3" * 40
+            parent="team/full:0.9.0@blake3:" + "1" * 64,
+            data_digest="sha256:" + "2" * 64,
+            git_commit="3" * 40,
+            parents=("full-run@1200@blake3:" + "4" * 64,),
+            transfers=(Transfer(source=f"old.h5: Keras HDF5 (blake3:{'5' * 64})"),),
+            run="full-run@1200",
         ),
         signature=Signature(
             inputs=(TensorSpec(name="words", shape=(None, 20), dtype="int32"),),
@@ -78,7 +83,15 @@ def test_the_version_is_a_model_with_its_licence_and_where_it_came_from(keep: mk
     assert [each["license"]["id"] for each in model["licenses"]] == ["Apache-2.0"]
     assert model["hashes"] == [{"alg": "BLAKE3", "content": keep.resolve("team/full").digest.removeprefix("blake3:")}]
     assert model["pedigree"]["commits"] == [{"uid": "3" * 40}]
-    assert model["pedigree"]["ancestors"][0]["version"] == "0.9.0"
+    ancestors = {
+        each["name"]: (each.get("version"), each["hashes"][0]["content"]) for each in model["pedigree"]["ancestors"]
+    }
+    assert ancestors == {
+        "team/full": ("0.9.0", "1" * 64),
+        "full-run": ("1200", "4" * 64),
+        f"old.h5: Keras HDF5 (blake3:{'5' * 64})": (None, "5" * 64),
+    }
+    assert {"name": "modelkeep:run", "value": "full-run@1200"} in model["properties"]
 
 
 def test_every_file_is_in_it_by_its_digest(keep: mk.Keep) -> None:

@@ -29,7 +29,7 @@ from modelkeep.errors import (
     UnsafeContent,
     UsageError,
 )
-from modelkeep.manifest import Environment, Lineage
+from modelkeep.manifest import Environment, Lineage, Transfer
 from modelkeep.provenance import dsse, keys, signing, statement, trust
 from modelkeep.registry import Registry
 from modelkeep.storage import marker
@@ -55,6 +55,9 @@ def keep(tmp_path: Path) -> mk.Keep:
         git_dirty=True,
         parent="sentiment:0.9.0@blake3:" + "2" * 64,
         source="old.h5",
+        parents=("sentiment:0.8.0@blake3:" + "3" * 64,),
+        transfers=(Transfer(source="backbone.keras: Keras (blake3:" + "4" * 64 + ")"),),
+        run="sentiment-run@1200",
     )
     publish(registry, "sentiment", "1.0.0", tensors=[b"weights", b"bias"], environment=environment, lineage=lineage)
     publish(registry, "sentiment", "1.1.0", part=b"[]", tensors=[b"weights", b"other"], metrics={"accuracy": 0.9})
@@ -142,6 +145,8 @@ def test_the_provenance_says_who_when_and_from_what(keep: mk.Keep, ada: Path) ->
     digests = {each["name"].split()[0]: each["digest"] for each in made["resolvedDependencies"] if "name" in each}
     assert digests["data"] == {"sha256": "0" * 64}
     assert (digests["parent"], digests["file"]) == ({"blake3": "2" * 64}, {"other": "old.h5"})
+    assert (digests["averaged"], digests["transfer"]) == ({"blake3": "3" * 64}, {"blake3": "4" * 64})
+    assert digests["run"] == {"other": "sentiment-run@1200"}
     assert made["resolvedDependencies"][0]["annotations"] == {"dirty": True}
     assert said.predicate["runDetails"]["metadata"] == {"finishedOn": "2024-05-01T00:00:00Z"}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import modelkeep as mk
+from modelkeep.manifest import encode
+from modelkeep.storage.hashing import digest_of
 
 STORES = sorted(path for path in (Path(__file__).parent / "stores").iterdir() if path.is_dir() and path.name.isdigit())
 
@@ -36,6 +38,11 @@ def test_every_byte_of_it_verifies(keep):
     assert keep.fsck().ok
     for version in keep.versions("team/sentiment"):
         keep.verify(version.ref).raise_for_failures()
+
+
+def test_its_manifests_give_the_same_bytes_again(keep):
+    versions = keep.versions("team/sentiment")
+    assert [digest_of(encode(version.manifest)) for version in versions] == [version.digest for version in versions]
 
 
 def test_it_can_be_written_to(keep):

@@ -120,7 +120,8 @@ class Keep:
         few are made up from the model's signature. ``assets`` are values, or paths of files; a pickled Keras
         tokenizer is read as data. ``gates`` are conditions to meet, expressions or functions of the loaded model.
         ``parent`` is the ref it was trained on from, ``source`` the file it was opened from (what ``mk.load``
-        gave); the lineage tells of both. ``architecture=False`` keeps weights alone; ``allow_lambda`` and
+        gave); the lineage tells of both, and of what was put into the model in memory: transfers, an average, the
+        run that trained it. ``architecture=False`` keeps weights alone; ``allow_lambda`` and
         ``allow_non_finite`` (names of weights) let pass what is refused otherwise; ``check=False`` skips the
         rebuilding.
 

@@ -159,6 +159,26 @@ class Environment(_Record, frozen=True, kw_only=True):
     packages: dict[str, str] = {}
 
 
+class Count(_Record, frozen=True, kw_only=True):
+    """So many tensors, and the numbers they hold together."""
+
+    tensors: int = 0
+    parameters: int = 0
+
+
+class Transfer(_Record, frozen=True, kw_only=True):
+    """What one transfer of weights did to the network: every tensor on either side counts in one place."""
+
+    source: str  # a version or checkpoint with its digest, or a file: its name, form, writer and digest
+    digest: str | None = None  # of the source's manifest, or of the file
+    copied: Count = Count()  # whole
+    partial: Count = Count()  # sliced, padded, or row by row; counts what was copied
+    mismatched: Count = Count()  # of another shape or dtype, left as they were
+    missing: Count = Count()  # variables that the source has nothing for
+    unused: Count = Count()  # tensors of the source that went nowhere
+    options: dict[str, Any] = {}  # those that shaped it
+
+
 class Lineage(_Record, frozen=True, kw_only=True):
     """Where the version came from. ``parent`` is ``model:version@blake3:…``."""
 
@@ -169,6 +189,9 @@ class Lineage(_Record, frozen=True, kw_only=True):
     source: str | None = None  # the foreign file it was added from: its name, form, writer and digest
     upgrades: tuple[str, ...] = ()  # what was made new in the config of an old file
     allowed: tuple[str, ...] = ()  # the rules of the scan that the file broke, and was let break by name
+    parents: tuple[str, ...] = ()  # those it is an average of: ``model:version@blake3:…``, ``run@step@blake3:…``, files
+    transfers: tuple[Transfer, ...] = ()  # in the order they were made
+    run: str | None = None  # the training it comes from, and the step: ``sentiment-run@1200``
 
 
 class GateResult(_Record, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from modelkeep.sizes import human_bytes
 
 if TYPE_CHECKING:
     from modelkeep.keep import Keep
-    from modelkeep.manifest import Manifest, Tensor, TensorSpec
+    from modelkeep.manifest import Manifest, Tensor, TensorSpec, Transfer
     from modelkeep.version import Version
 
 
@@ -45,6 +45,8 @@ def _blocks(version: Version, manifest: Manifest) -> Iterator[Block]:
     sections: dict[str, Sequence[Sequence[str]]] = {
         "METRICS": _values(manifest.metrics),
         "METADATA": _values(manifest.metadata),
+        "AVERAGE OF": [(parent,) for parent in manifest.lineage.parents],
+        "TRANSFERS": [(each.source, _counts(each), _pairs(each.options)) for each in manifest.lineage.transfers],
         "GATES": [(gate.gate, "held" if gate.passed else "missed", _pairs(gate.values)) for gate in manifest.gates],
         "INPUTS": _specs(manifest.signature.inputs if manifest.signature else ()),
         "OUTPUTS": _specs(manifest.signature.outputs if manifest.signature else ()),
@@ -84,6 +86,7 @@ def _facts(version: Version, manifest: Manifest) -> Table:
         "YANKED": "yes" if version.yanked else "",
         "NOTE": version.note,
         "PARENT": lineage.parent,
+        "RUN": lineage.run,
         "SOURCE": lineage.source,
         "DATA": lineage.data_digest,
         "GIT COMMIT": commit,
@@ -100,6 +103,15 @@ def _values(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {short(value)}" for name, value in values.items())
+
+
+def _counts(transfer: Transfer) -> str:
+    """``12 copied (1,024 parameters), 2 missing (66 parameters)``."""
+    kinds = ("copied", "partial", "mismatched", "missing", "unused")
+    counts = ((kind, getattr(transfer, kind)) for kind in kinds)
+    return ", ".join(
+        f"{count.tensors} {kind} ({count.parameters:,} parameters)" for kind, count in counts if count.tensors
+    )
 
 
 def _specs(specs: Iterable[TensorSpec]) -> list[tuple[str, str, str]]:

@@ -26,7 +26,7 @@ from modelkeep.catalog import VersionRecord
 from modelkeep.entry import Publish, fitting
 from modelkeep.errors import NotFaithful
 from modelkeep.expressions import values_of
-from modelkeep.live import environment, golden, servable
+from modelkeep.live import environment, golden, origins, servable
 from modelkeep.live.audit import audit
 from modelkeep.live.capture import Captured, capture
 from modelkeep.live.loading import Loaded, answer, load
@@ -206,6 +206,7 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
     """Everything the version will hold, read from the live model; nothing is written yet."""
     captured = capture(model, architecture=terms.architecture, allow_lambda=terms.allow_lambda)
     examples = _examples(model, captured, facts, terms)
+    facts = dataclasses.replace(facts, lineage=origins.lineage(model, facts.lineage))
     doubts = audit(model, architecture=terms.architecture)
     found = (*captured.findings, *golden.non_finite(model, allow=terms.allow_non_finite), *examples.findings)
     _refuse("this model cannot be kept as it is", (*doubts, *found))

@@ -8,6 +8,7 @@ the licences of packages are those that are installed here in the very version t
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cyclonedx.model.license import License
 
 FRAMEWORKS = frozenset({"keras", "tensorflow", "jax", "torch", "scikit-learn"})
+_DIGEST = re.compile(r"\bblake3:[0-9a-f]{64}\b")
+_REF = re.compile(rf"(?P<name>[^:@]+)[:@](?P<version>[^@]+)@{_DIGEST.pattern}")
 LONGEST_LICENCE = 100  # characters; what is longer is a licence's text and not its name
 
 
@@ -65,6 +68,7 @@ def _model(manifest: Manifest, digest: str) -> Component:
                 "parameters": manifest.parameters,
                 "backend": manifest.environment.backend if manifest.environment else None,
                 "source": manifest.lineage.source,
+                "run": manifest.lineage.run,
             }
         ),
     )
@@ -116,25 +120,28 @@ def _packages(manifest: Manifest) -> Iterator[Component]:
 
 
 def _pedigree(manifest: Manifest) -> Pedigree | None:
-    """The version it was trained on from, and the commit of the code."""
-    from cyclonedx.model.component import Commit, Component, ComponentType, Pedigree
+    """What it was trained on from, averaged of, or given weights of; and the commit of the code."""
+    from cyclonedx.model.component import Commit, Pedigree
 
     lineage = manifest.lineage
     commits = [Commit(uid=lineage.git_commit)] if lineage.git_commit else []
-    ancestors = []
-    if lineage.parent:
-        ref, _, digest = lineage.parent.partition("@")
-        model, _, version = ref.partition(":")
-        ancestors = [
-            Component(
-                type=ComponentType.MACHINE_LEARNING_MODEL,
-                name=model,
-                version=version,
-                bom_ref=lineage.parent,
-                hashes=[_hash(digest)],
-            )
-        ]
+    told = (lineage.parent, *lineage.parents, *(transfer.source for transfer in lineage.transfers))
+    ancestors = [_ancestor(text) for text in dict.fromkeys(filter(None, told))]
     return Pedigree(ancestors=ancestors, commits=commits) if commits or ancestors else None
+
+
+def _ancestor(text: str) -> Component:
+    """``model:version@blake3:…``, ``run@step@blake3:…``, or a file with its digest somewhere in the text."""
+    from cyclonedx.model.component import Component, ComponentType
+
+    ref, digest = _REF.fullmatch(text), _DIGEST.search(text)
+    return Component(
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        name=text if ref is None else ref["name"],
+        version=None if ref is None else ref["version"],
+        bom_ref=text,
+        hashes=[] if digest is None else [_hash(digest[0])],
+    )
 
 
 def _hash(digest: str) -> HashType:

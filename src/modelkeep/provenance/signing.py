@@ -194,7 +194,11 @@ def _dependencies(manifest: Manifest) -> Iterator[dict[str, Any]]:
     if lineage.git_commit is not None:
         commit = {"name": "code", "digest": {"gitCommit": lineage.git_commit}}
         yield commit | ({"annotations": {"dirty": True}} if lineage.git_dirty else {})
-    for kind, text in (("data", lineage.data_digest), ("parent", lineage.parent), ("file", lineage.source)):
+    told = [("data", lineage.data_digest), ("parent", lineage.parent), ("file", lineage.source)]
+    told += [("averaged", parent) for parent in lineage.parents]
+    told += [("transfer", transfer.source) for transfer in lineage.transfers]
+    told += [("run", lineage.run)]
+    for kind, text in told:
         if text is not None:
             yield {"name": f"{kind} {text}", "digest": dict(_DIGEST.findall(text)) or {"other": text}}
     if manifest.environment is not None:
