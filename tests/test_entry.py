@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from modelkeep.entry import FORMAT, MAX_ENTRY, Annotate, Entry, decode, encode, moment, seal
+from modelkeep.entry import FORMAT, MAX_ENTRY, Annotate, Entry, decode, encode, moment
 from modelkeep.errors import FormatTooNew, LedgerDamaged, UsageError
+from modelkeep.storage.envelope import seal
 
 ENTRY = Entry(
     format=FORMAT,

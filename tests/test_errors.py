@@ -15,6 +15,8 @@ EXIT_CODES = {
     "ModelNotFound": 10,
     "VersionNotFound": 10,
     "AliasNotFound": 10,
+    "RunNotFound": 10,
+    "CheckpointNotFound": 10,
     "AlreadyExists": 11,
     "VersionExists": 11,
     "Conflict": 12,

@@ -114,7 +114,7 @@ def test_lost_snapshots_are_no_failure(registry: Registry) -> None:
 
 
 def test_a_snapshot_that_lies_is_a_failure(registry: Registry) -> None:
-    from modelkeep.entry import seal, unseal
+    from modelkeep.storage.envelope import seal, unseal
 
     key = f"models/b/snapshots/{EVERY:012d}.json"
     body = unseal(registry.store.get(key))[0]

@@ -12,16 +12,18 @@ from modelkeep.refs import (
     Newest,
     Ref,
     SemVer,
+    Step,
     Within,
     alias_name,
     model_name,
     parse_digest,
     parse_ref,
     parse_version,
+    run_name,
 )
 
 models = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,10}(/[a-z0-9]{1,8})?", fullmatch=True).filter(
-    lambda name: not {"ledger", "snapshots"} & set(name.split("/"))
+    lambda name: not {"ledger", "snapshots", "entries", "progress"} & set(name.split("/"))
 )
 numbers = st.integers(0, 10**9)
 selectors = st.one_of(
@@ -30,6 +32,7 @@ selectors = st.one_of(
     st.builds(Within, numbers, numbers),
     st.builds(Exact, st.builds(SemVer, numbers, numbers, numbers, st.sampled_from([None, "rc.1", "dev.20260501"]))),
     st.builds(ByAlias, st.from_regex(r"[a-z][a-z0-9._-]{0,10}", fullmatch=True)),
+    st.builds(Step, numbers),
     st.builds(ByDigest, st.from_regex(r"blake3:[0-9a-f]{8,64}", fullmatch=True)),
 )
 
@@ -54,6 +57,8 @@ def test_any_other_text_is_refused_as_a_ref_and_nothing_else(text):
         ("sentiment:1.2.0-rc.1+b7", Exact(SemVer.parse("1.2.0-rc.1+b7"))),
         ("sentiment@production", ByAlias("production")),
         ("sentiment@blake3:9f2c41d0", ByDigest("blake3:9f2c41d0")),
+        ("team/sentiment-run@1200", Step(1200)),
+        ("sentiment-run@0", Step(0)),
     ],
 )
 def test_every_form_of_ref_selects_as_the_table_says(text, selector):
@@ -62,7 +67,7 @@ def test_every_form_of_ref_selects_as_the_table_says(text, selector):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a//b", "../a", "a/../b", "a/ledger", "a:v1", "a:1.2.3.4", "a:01", "a@", "a@1x", "a@blake3:9F2C",
+    ["", "a@01", "a@1_0", "a@-1", "a/entries@1", "a//b", "../a", "a/../b", "a/ledger", "a:v1", "a:1.2.3.4", "a:01", "a@", "a@1x", "a@blake3:9F2C",
      "a@blake3:9f", "a b", "a:", "-a", "a.", "x" * 201, "a@production:1", "é"],
 )  # fmt: skip
 def test_what_is_not_a_ref_is_refused(text):
@@ -86,5 +91,12 @@ def test_a_digest_must_be_whole():
         parse_digest("blake3:9f2c")
 
 
+@pytest.mark.parametrize("name", ["a/entries", "progress", "a/ledger", "a@b", "", 1])
+def test_what_the_store_says_below_a_run_names_no_run(name):
+    with pytest.raises(InvalidRef, match="not a run's name"):
+        run_name(name)
+
+
 def test_names_return_what_they_were_given():
     assert (model_name("team/sentiment"), alias_name("production")) == ("team/sentiment", "production")
+    assert run_name("team/progress-run") == "team/progress-run"

@@ -10,7 +10,7 @@ import pytest
 
 from modelkeep import ledgers
 from modelkeep.catalog import Attachment
-from modelkeep.entry import Entry, Move, Refuse, entry_key, seal
+from modelkeep.entry import Entry, Move, Refuse, entry_key
 from modelkeep.errors import (
     AliasNotFound,
     BlobMissing,
@@ -33,6 +33,7 @@ from modelkeep.refs import SemVer
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.storage.blobs import blob_key
+from modelkeep.storage.envelope import seal
 from modelkeep.storage.local import LocalStore
 from modelkeep.storage.memory import MemoryStore
 from modelkeep.storage.protocol import Buffer

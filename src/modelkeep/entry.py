@@ -20,7 +20,7 @@ from modelkeep.catalog import Attachment, Described
 from modelkeep.errors import FormatTooNew, LedgerDamaged, UsageError
 from modelkeep.manifest import GateResult, Manifest, canonical_json
 from modelkeep.sizes import human_bytes
-from modelkeep.storage.hashing import digest_of
+from modelkeep.storage.envelope import seal, unseal
 
 FORMAT = 1
 READABLE = frozenset({1})
@@ -159,9 +159,6 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 # --- bytes
 
-_HEAD, _MIDDLE, _TAIL = b'{"digest":"', b'","entry":', b"}"
-_DIGEST_END = len(_HEAD) + len("blake3:") + 64
-_BODY = _DIGEST_END + len(_MIDDLE)
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
 _decode_entry = msgspec.json.Decoder(Entry).decode
 
@@ -176,21 +173,6 @@ _decode_number = msgspec.json.Decoder(_Numbered).decode
 def entry_key(model: str, seq: int) -> str:
     """Where entry ``seq`` of a model lies in the store."""
     return f"models/{model}/ledger/{seq:012d}.json"
-
-
-def seal(body: bytes) -> tuple[bytes, str]:
-    """The envelope around a body, and the body's digest, which the envelope begins with."""
-    digest = digest_of(body)
-    return b"".join((_HEAD, digest.encode(), _MIDDLE, body, _TAIL)), digest
-
-
-def unseal(data: bytes) -> tuple[bytes, str]:
-    """The body in an envelope, and its digest. Raises ValueError unless every byte fits."""
-    body = data[_BODY:-1]
-    digest = digest_of(body)
-    if data[:_BODY] != b"".join((_HEAD, digest.encode(), _MIDDLE)) or data[-1:] != _TAIL:
-        raise ValueError("its bytes are not what its digest says")
-    return body, digest
 
 
 def fitting(value: Entry | AnyAction) -> bytes:

@@ -9,7 +9,9 @@ The tree, grouped by what a handler would do about it::
     │   ├── StoreNotFound                 10
     │   ├── ModelNotFound                 10
     │   ├── VersionNotFound               10
-    │   └── AliasNotFound                 10
+    │   ├── AliasNotFound                 10
+    │   ├── RunNotFound                   10
+    │   └── CheckpointNotFound            10
     ├── AlreadyExists                     11   choose another name or number
     │   └── VersionExists                 11
     ├── Conflict                          12   somebody else was first: look again, then retry
@@ -117,6 +119,18 @@ class AliasNotFound(NotFound):
     """The model has no such alias, or it had none at the time asked for."""
 
     code = "alias-not-found"
+
+
+class RunNotFound(NotFound):
+    """No training run of that name in the store."""
+
+    code = "run-not-found"
+
+
+class CheckpointNotFound(NotFound):
+    """The run has no such checkpoint, or retention deleted it."""
+
+    code = "checkpoint-not-found"
 
 
 class AlreadyExists(ModelkeepError):

@@ -9,6 +9,7 @@ Values only: nothing here reads a store. A ref is one of
 ``sentiment@stable``   what the alias points at
 ``sentiment@blake3:…`` the version whose manifest has that digest (or a
                        prefix of it, 8 hex digits or more)
+``sentiment-run@1200`` the checkpoint of a run after that step
 =====================  ==================================================
 
 Versions follow Semantic Versioning 2.0.0 (https://semver.org), by the ``semver`` package.
@@ -33,12 +34,15 @@ __all__ = [
     "Newest",
     "Ref",
     "SemVer",
+    "Step",
     "Within",
     "alias_name",
+    "is_run_name",
     "model_name",
     "parse_digest",
     "parse_ref",
     "parse_version",
+    "run_name",
     "short_digest",
 ]
 
@@ -49,9 +53,11 @@ _NAME_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 _DIGEST_PREFIX = re.compile(r"blake3:[0-9a-f]{8,64}")
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 _WITHIN = re.compile(r"(0|[1-9][0-9]{0,17})(?:\.(0|[1-9][0-9]{0,17}))?")
-# Folder names the store itself uses below a model.
+# Folder names the store itself uses below a model, and below a run.
 _RESERVED = frozenset({"ledger", "snapshots"})
+_RESERVED_BELOW_RUNS = frozenset({"entries", "progress"})
 _MAX_NAME = 200
 
 
@@ -104,12 +110,22 @@ class ByDigest:
         return f"@{self.prefix}"
 
 
-Selector = Newest | Within | Exact | ByAlias | ByDigest
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The checkpoint of a run after so many steps. Aliases begin with a letter, so it is none."""
+
+    step: int
+
+    def __str__(self) -> str:
+        return f"@{self.step}"
+
+
+Selector = Newest | Within | Exact | ByAlias | ByDigest | Step
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A model's name and which of its versions."""
+    """A model's name and which of its versions, or a run's and which of its checkpoints."""
 
     model: str
     selector: Selector = Newest()
@@ -140,6 +156,25 @@ def is_model_name(text: object) -> bool:
         and len(text) <= _MAX_NAME
         and all(_NAME_PART.fullmatch(part) and part not in _RESERVED for part in text.split("/"))
     )
+
+
+def run_name(text: str) -> str:
+    """Return ``text`` if it may name a training run, else raise :class:`InvalidRef`.
+
+    The rule is :func:`model_name`'s; ``entries`` and ``progress`` are the store's own words, too.
+    """
+    if not is_run_name(text):
+        raise InvalidRef(
+            "not a run's name",
+            found=repr(text)[:_MAX_NAME],
+            expected="parts of up to 64 letters, digits, '.', '_', '-' joined by '/', such as team/sentiment-run",
+        )
+    return text
+
+
+def is_run_name(text: object) -> bool:
+    """Whether this may name a run; the rule is :func:`run_name`'s."""
+    return is_model_name(text) and not _RESERVED_BELOW_RUNS & set(str(text).split("/"))
 
 
 def alias_name(text: str) -> str:
@@ -200,6 +235,8 @@ def parse_ref(text: str) -> Ref:
                     expected="blake3: and 8 to 64 lower-case hex digits",
                 )
             return Ref(model_name(name), ByDigest(selector))
+        if _STEP.fullmatch(selector):
+            return Ref(run_name(name), Step(int(selector)))
         return Ref(model_name(name), ByAlias(alias_name(selector)))
     name, colon, selector = text.partition(":")
     if not colon:

@@ -18,9 +18,10 @@ from functools import cache
 import msgspec
 
 from modelkeep.catalog import Bounds, Catalog, Page, VersionRecord, precedence
-from modelkeep.entry import Policy, seal, unseal
+from modelkeep.entry import Policy
 from modelkeep.errors import IntegrityError, ModelkeepError, NotFound, ObjectExists, StorageError
 from modelkeep.ledger import Pointing, State
+from modelkeep.storage.envelope import seal, unseal
 from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import ObjectInfo, ObjectStore
 

@@ -6,6 +6,7 @@ A tensor of 1 MiB or more is a blob of its own. Smaller ones are laid together i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -45,6 +46,11 @@ class Blobs:
         digest = digest_of(data)
         return digest, self.create(digest, [data])
 
+    def put_new(self, data: Buffer) -> tuple[Digest, float | None]:
+        """As :meth:`put`; tells the time that it was created with, too: None where it was there."""
+        digest = digest_of(data)
+        return digest, self.ensure(digest, [data])
+
     def get(self, digest: str, *, limit: int = PART_LIMIT) -> bytes:
         """The blob's bytes, checked. Raises BlobMissing, IntegrityError, LimitExceeded."""
         view = self.map_blob(digest)
@@ -73,14 +79,21 @@ class Blobs:
 
     def create(self, digest: str, chunks: Sequence[Buffer]) -> int:
         """Keep the concatenation of ``chunks``, whose digest this is, unless it is there; returns the bytes added."""
+        return 0 if self.ensure(digest, chunks) is None else sum(map(len, chunks))
+
+    def ensure(self, digest: str, chunks: Sequence[Buffer]) -> float | None:
+        """As :meth:`create`; returns the exact time that the blob was created with, None where it was there."""
         key = blob_key(digest)
         while not self.store.refresh(key):
             try:
-                self.store.create(key, chunks)
+                return self.store.create(key, chunks)
             except ObjectExists:
                 continue  # somebody else was first: refresh what they wrote
-            return sum(map(len, chunks))
-        return 0
+        return None
+
+    def delete_created(self, digest: str, created: float) -> bool:
+        """Remove a blob unless anybody refreshed it, and so came to rely on it, since it was created at that time."""
+        return self.store.delete(blob_key(digest), unless_younger_than=math.nextafter(created, math.inf))
 
     def map_blob(self, digest: str) -> memoryview:
         """The blob as private writable memory, not checked. Raises BlobMissing."""

@@ -39,6 +39,7 @@ from modelkeep.storage.syscalls import private_map, rename_noreplace, start_writ
 _WRITE_BACK_EVERY = 4 * 2**20  # bytes; the disk works while the next ones are copied
 _MAX_VECTOR = 512  # buffers a writev; Linux takes 1,024
 _ABANDONED_AFTER = 60.0  # seconds; younger files may belong to somebody who has not come to lock them
+_TOUCHES = 1000  # a millisecond apart; the kernel's clock ticks every ten at the slowest
 _TEMPORARY = "write-"  # tmp/ may hold a stranger's files too, when the folder was not a store before
 _DOOMED = f"{RESERVED}/doomed"
 _MOVED = "~"  # no part of a key begins so
@@ -118,8 +119,8 @@ class LocalStore:
 
     # --- writing
 
-    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
-        """Write a file that was not there, durably. Raises ObjectExists, IntegrityError, StorageError.
+    def create(self, key: str, chunks: Sequence[Buffer]) -> float:
+        """Write a file that was not there, durably; tells its time. Raises ObjectExists, IntegrityError, StorageError.
 
         Should the disk fail after the link, in the fsync of the folder, StorageError says so and the object stays:
         others may have seen it.
@@ -134,20 +135,25 @@ class LocalStore:
                 write_all(fd, chunks)
                 os.fsync(fd)
                 _stamp(fd)  # when it appears, not when its last byte was written
+                stamped = os.fstat(fd)  # before it has a name: from then on others may refresh it
                 _publish(temporary, tmp, name, above)
                 with _NamedErrors(f"{key} is in {self._name}, but the disk did not confirm that it stays"):
-                    self._settle(key, os.fstat(fd), above)
+                    self._settle(key, stamped, above)
+        return stamped.st_mtime_ns / 1e9
 
     def refresh(self, key: str) -> bool:
-        """Set the file's time to now; False when it is not there. Raises IntegrityError, StorageError."""
+        """Set the file's time to now or later; False when it is not there. Raises IntegrityError, StorageError."""
         folder, name = _split(check_key(key))
         with _NamedErrors(f"cannot refresh {key} in {self._name}"):
             while True:
                 try:
                     with self._folder(folder) as above, _open_regular(name, above) as fd:
                         before = os.fstat(fd)
-                        _stamp(fd)
+                        _stamp(fd, after=before.st_mtime_ns)
                         if _leads_to(name, above, fd):
+                            os.fsync(
+                                fd
+                            )  # who knows when it was created may delete it by that time, if this one is lost
                             self._settle(key, before, above)
                             return True
                 except _GONE:
@@ -164,6 +170,7 @@ class LocalStore:
                         self._sweep()
                         return self._delete_old(key, name, above, unless_younger_than)
                     os.unlink(name, dir_fd=above)
+                    os.fsync(above)
                     return True
             except _GONE:
                 return False
@@ -416,18 +423,30 @@ def _put_back(mine: str, doom: int, name: str, above: int) -> None:
     except ObjectExists:
         # Another copy has the name. This one may have been refreshed, so that one must be young.
         with _open_regular(name, above) as fd:
-            _stamp(fd)
+            _stamp(fd, after=os.fstat(fd).st_mtime_ns)
     with suppress(FileNotFoundError):
         os.unlink(mine, dir_fd=doom)
 
 
-def _stamp(fd: int) -> None:
-    """Set a file's time to :meth:`LocalStore.now`, or where it is another user's, to the kernel's coarser clock."""
-    now = time.time_ns()
+def _stamp(fd: int, *, after: int = 0) -> None:
+    """Set a file's time to :meth:`LocalStore.now`, and to a microsecond (1,000 ns) after a time at the earliest."""
+    wanted = max(time.time_ns(), after + 1000)
     try:
-        os.utime(fd, ns=(now, now))
+        os.utime(fd, ns=(wanted, wanted))
     except PermissionError:
+        _touch(fd, after + 1000)
+
+
+def _touch(fd: int, earliest: int) -> None:
+    """Set the time of another user's file, which only the kernel's coarser clock may be asked for: it may lag."""
+    for _ in range(_TOUCHES):
         os.utime(fd)
+        if os.fstat(fd).st_mtime_ns >= earliest:
+            return
+        time.sleep(0.001)
+    raise StorageError(
+        "a file of another user's has a time in the future", hint="set the clocks of the machines that share the store"
+    )
 
 
 def _modified(name: str, above: int) -> float:

@@ -50,20 +50,23 @@ class MemoryStore:
         copy[:] = data
         return copy
 
-    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
-        """Keep the concatenation of ``chunks``. Raises ObjectExists."""
+    def create(self, key: str, chunks: Sequence[Buffer]) -> float:
+        """Keep the concatenation of ``chunks``; tells its time. Raises ObjectExists."""
         data = b"".join(chunks)
         with self._lock:
             if check_key(key) in self._objects:
                 raise ObjectExists(f"{key} is there already")
-            self._objects[key] = (data, self.now())
+            now = self.now()
+            self._objects[key] = (data, now)
+            return now
 
     def refresh(self, key: str) -> bool:
         """Make it young again; False when it is not there."""
         with self._lock:
             if check_key(key) not in self._objects:
                 return False
-            self._objects[key] = (self._objects[key][0], self.now())
+            data, modified = self._objects[key]
+            self._objects[key] = (data, max(self.now(), modified + 1e-6))
             return True
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

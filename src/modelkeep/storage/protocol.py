@@ -54,15 +54,21 @@ class ObjectStore(Protocol):
         reaches the store. Raises NotFound.
         """
 
-    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
+    def create(self, key: str, chunks: Sequence[Buffer]) -> float:
         """Write the concatenation of ``chunks`` under a key that must be free, durably.
 
         When it returns, the object survives a power cut. When two race, exactly one succeeds and
-        the other gets ObjectExists. No reader ever sees part of it.
+        the other gets ObjectExists. No reader ever sees part of it. The answer is the object's ``modified``, exactly:
+        for as long as a listing tells the same time, nobody has refreshed it.
         """
 
     def refresh(self, key: str) -> bool:
-        """Make the object as young as if it had just been created; False when it is not there."""
+        """Make the object as young as if it had just been created; False when it is not there.
+
+        Its time becomes later than it was by a microsecond at least, whatever the clock says, so whoever knows the
+        time that an object was created with can delete it unless somebody has come to rely on it. What it
+        answered survives a power cut.
+        """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object whose key begins with ``prefix``, in no order. A missing prefix lists nothing.
@@ -82,6 +88,7 @@ class ObjectStore(Protocol):
 
         ``unless_younger_than`` is a time (seconds since the epoch): an object created or refreshed
         at it or later stays, even when the refresh races with this call. Meanwhile every reader finds it.
+        Without it, the object stays removed after a power cut once this returned.
         """
 
     def now(self) -> float:

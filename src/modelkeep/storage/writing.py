@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from modelkeep.errors import IntegrityError
@@ -43,17 +43,21 @@ class TensorSource:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did: the tensors as a manifest lists them, and the bytes that were not there before."""
+    """What a write did: the tensors as a manifest lists them, and the bytes that were not there before.
+
+    ``created`` are the blobs that it created, each with the exact time that it was created with.
+    """
 
     tensors: tuple[Tensor, ...]
     new_bytes: int
+    created: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 class Place(Protocol):
     """Where the blobs go: :class:`modelkeep.storage.blobs.Blobs`."""
 
-    def create(self, digest: str, chunks: Sequence[Buffer]) -> int:
-        """Keep a blob unless it is there; returns the bytes that were not."""
+    def ensure(self, digest: str, chunks: Sequence[Buffer]) -> float | None:
+        """Keep a blob unless it is there; returns the time that it was created with."""
 
     def refresh(self, digests: Iterable[str]) -> list[str]:
         """Make blobs young again; returns those that are not there."""
@@ -65,11 +69,17 @@ class _Hashed(NamedTuple):
     data: Buffer
 
 
+class _Kept(NamedTuple):
+    digest: Digest
+    size: int
+    created: float | None  # None where it was there
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A blob being written: its digest and the bytes it added, the tensors in it, the copied bytes it holds."""
+    """A blob being written: what comes of it, the tensors in it, the copied bytes it holds."""
 
-    blob: Future[tuple[Digest, int]]
+    blob: Future[_Kept]
     laid: list[tuple[Digest, int, int]]  # digest, offset, size
     nbytes: int
     copied: int
@@ -129,6 +139,7 @@ class _Writing:
         self._places: dict[str, tuple[Piece, ...]] = {digest_of(b""): ()}
         self._fresh: set[str] = set()  # blobs of earlier versions refreshed by this write
         self._new_bytes = 0
+        self._created: dict[str, float] = {}
         self._done = 0
         self._total = sum(source.nbytes for source in sources)
         self._copied = 0
@@ -152,7 +163,8 @@ class _Writing:
         while self._jobs:
             self._finish_job()
         described = zip(self._sources, self._digests, strict=True)
-        return Written(tuple(self._tensor(source, digest) for source, digest in described), self._new_bytes)
+        tensors = tuple(self._tensor(source, digest) for source, digest in described)
+        return Written(tensors, self._new_bytes, self._created)
 
     def _tensor(self, source: TensorSource, digest: Digest) -> Tensor:
         return Tensor(
@@ -229,10 +241,12 @@ class _Writing:
 
     def _finish_job(self) -> None:
         job = self._jobs.popleft()
-        blob, added = job.blob.result()
-        self._new_bytes += added
+        blob = job.blob.result()
+        if blob.created is not None:
+            self._new_bytes += blob.size
+            self._created[blob.digest] = blob.created
         for digest, offset, size in job.laid:
-            self._places[digest] = (Piece(blob=blob, offset=offset, size=size),)
+            self._places[digest] = (Piece(blob=blob.digest, offset=offset, size=size),)
         self._let_go(job.nbytes, job.copied)
 
     def _let_go(self, nbytes: int, copied: int) -> None:
@@ -270,11 +284,11 @@ def _read_and_hash(group: list[TensorSource]) -> list[_Hashed]:
     return hashed
 
 
-def _create(place: Place, digest: Digest | None, chunks: list[Buffer]) -> tuple[Digest, int]:
+def _create(place: Place, digest: Digest | None, chunks: list[Buffer]) -> _Kept:
     blob = digest or digest_of(*chunks)
-    added = place.create(blob, chunks)
+    kept = _Kept(blob, sum(map(len, chunks)), place.ensure(blob, chunks))
     chunks.clear()  # the job is kept for longer than its bytes
-    return blob, added
+    return kept
 
 
 def _copied(source: TensorSource) -> int:

@@ -99,11 +99,10 @@ class FaultyStore:
         happening = self._begin("map", key)
         return _spoil(self._end("map", key, happening, self.inner.map(key)), happening)
 
-    def create(self, key: str, chunks: Sequence[Buffer]) -> None:
+    def create(self, key: str, chunks: Sequence[Buffer]) -> float:
         """As the inner store, unless a fault happens."""
         happening = self._begin("create", key)
-        self.inner.create(key, chunks)
-        self._end("create", key, happening, None)
+        return self._end("create", key, happening, self.inner.create(key, chunks))
 
     def refresh(self, key: str) -> bool:
         """As the inner store, unless a fault happens."""
