@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,9 +24,11 @@ import keras.src.trainers.trainer
 from keras.src.backend.common import KerasVariable, global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, data_adapter_utils
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter as DataAdapter
 from keras.src.utils import naming
 
-from modelkeep.errors import UnsafeContent
+from modelkeep.errors import UnsafeContent, UsageError
 
 Node: TypeAlias = Any
 """A KerasSaveable: a layer, model, metric, optimizer, loss; the class itself is not public."""
@@ -38,6 +41,8 @@ Trainer = keras.src.trainers.trainer.Trainer
 
 _UNINITIALIZED = "uninitialized_variables"
 _NAME_COUNTERS = "object_name_uids"
+_SEED_GENERATOR = "global_seed_generator"
+_RANDOM_SEED = "global_random_seed"
 
 
 # --- the walk
@@ -355,6 +360,32 @@ def set_torch_rng(state: Any) -> None:
     torch.set_rng_state(torch.from_numpy(state.copy()))
 
 
+def global_randomness() -> dict[str, Any]:
+    """The seed given to ``keras.utils.set_random_seed``, and Keras' global generator if anything drew from it."""
+    # Private, because the public functions make the generator. It is of a thread.
+    generator = global_state.get_global_attribute(_SEED_GENERATOR)
+    return {
+        "seed": global_state.get_global_attribute(_RANDOM_SEED),
+        "generator": None
+        if generator is None
+        else {"name": generator.name, "state": keras.ops.convert_to_numpy(generator.state).copy()},
+    }
+
+
+def set_global_randomness(value: dict[str, Any]) -> None:
+    """Put back what :func:`global_randomness` told."""
+    saved = value["generator"]
+    global_state.set_global_attribute(_RANDOM_SEED, value["seed"])
+    generator = global_state.get_global_attribute(_SEED_GENERATOR)
+    if saved is None:
+        generator = None
+    elif generator is None:
+        generator = keras.random.SeedGenerator(0, name=saved["name"])
+    if saved is not None:
+        generator.state.assign(saved["state"])  # graphs that were traced with it hold this very variable
+    global_state.set_global_attribute(_SEED_GENERATOR, generator)
+
+
 def torch_device() -> Any:
     """Where Keras puts torch tensors now."""
     # Private, because `keras.device` sets it and nothing public reads it.
@@ -497,6 +528,86 @@ def _function_name(loss: Any) -> str:
     return str(getattr(getattr(loss, "fn", None), "__name__", type(loss).__name__))
 
 
+# --- data: what `fit` makes of it. `DataAdapter` is what it asks for batches, and takes as `x`.
+
+
+def array_adapter(
+    x: Any, y: Any, sample_weight: Any, *, batch_size: int | None, steps: int | None, class_weight: Any
+) -> Any | None:
+    """Keras' own adapter for arrays, which checks and packs them; None where they are not arrays."""
+    if not array_data_adapter.can_convert_arrays((x, y, sample_weight)):
+        return None
+    return array_data_adapter.ArrayDataAdapter(
+        x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, class_weight=class_weight
+    )
+
+
+def packed_arrays(adapter: Any) -> Any:
+    """What an array adapter takes its batches from: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, nested as given."""
+    # Private: the adapter shows batches only.
+    return adapter._inputs
+
+
+def sliceable(arrays: Any, backend: str) -> Any:
+    """The same nesting of what can be indexed by samples: each has ``[indices]`` and Keras' conversions."""
+    return array_slicing.convert_to_sliceable(arrays, target_backend=backend)
+
+
+def gather_tensorflow(tensors: Any, indices: Any) -> Any:
+    """Rows of nested TensorFlow tensors as :func:`sliceable` made them; in a graph."""
+    import tensorflow as tf
+
+    def one(tensor: Any) -> Any:
+        if isinstance(tensor, array_slicing.TensorflowSparseWrapper):
+            return array_slicing.slice_tensorflow_sparse_wrapper(tensor, indices)
+        if isinstance(tensor, list | tuple | dict):
+            return None  # go on into it
+        return tf.gather(tensor, indices, axis=0) if tf.is_tensor(tensor) else tensor
+
+    return keras.tree.traverse(one, tensors)
+
+
+def as_numpy(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches with arrays for leaves."""
+    return data_adapter_utils.get_numpy_iterator(batches)  # type: ignore[no-any-return]
+
+
+def as_jax(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches with what JAX takes for leaves."""
+    return data_adapter_utils.get_jax_iterator(batches)  # type: ignore[no-any-return]
+
+
+def as_torch(batch: Any) -> Any:
+    """A batch with torch tensors for leaves, on the device that Keras uses."""
+    from keras.src.backend.torch.core import convert_to_tensor
+
+    return keras.tree.map_structure(lambda leaf: None if leaf is None else convert_to_tensor(leaf), batch)
+
+
+def tensorflow_spec(batches: list[Any]) -> Any:
+    """The ``tf.TensorSpec`` of each leaf that all these batches have in common."""
+    return data_adapter_utils.get_tensor_spec(batches)
+
+
+def as_tensorflow(batch: Any, spec: Any) -> Any:
+    """A batch for ``tf.data.Dataset.from_generator``: sparse leaves are TensorFlow's, None is an empty Optional."""
+    import tensorflow as tf
+
+    def one(leaf: Any, _: Any) -> Any:
+        if leaf is None:
+            return tf.experimental.Optional.empty(None)
+        if data_adapter_utils.is_scipy_sparse(leaf):
+            return data_adapter_utils.scipy_sparse_to_tf_sparse(leaf)
+        return leaf
+
+    return keras.tree.map_structure(one, batch, spec)
+
+
+def class_weights(y: Any, class_weight: Any) -> Any:
+    """The weight of each sample by its class: floats of ``floatx``, shape ``(samples,)``."""
+    return data_adapter_utils.class_weight_to_sample_weights(y, class_weight)
+
+
 # --- the rest
 
 
@@ -527,3 +638,34 @@ def finish(node: Node) -> None:
     mode = getattr(node, "quantization_mode", None)
     if mode in ("gptq", "awq"):
         setattr(node, f"is_{mode}_calibrated", True)
+
+
+# --- training
+
+
+def callback_list_around() -> Any:
+    """The list of callbacks that is calling one of them just now.
+
+    Call it from a callback's ``on_train_begin``. Private: neither a callback nor ``fit`` gives a way to its siblings.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            return caller
+        frame = frame.f_back  # type: ignore[assignment] # the outermost has none
+    raise UsageError("this callback is called by no fit", hint="give it to model.fit(…, callbacks=[…])")
+
+
+def start_at_epoch(model: Node, epoch: int | None) -> None:
+    """Let the ``fit`` that is beginning start at an epoch; None takes that back."""
+    # Private: Keras' own callback that resumes does it so.
+    model._initial_epoch = epoch
+
+
+def validation_split(arrays: Any, share: float) -> Any:
+    """Arrays for training, and those that ``fit`` would keep for validation: their end."""
+    # Private: `fit` does it for arrays of its own alone.
+    from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+
+    return train_validation_split(arrays, validation_split=share)
