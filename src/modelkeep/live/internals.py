@@ -24,7 +24,12 @@ import keras.src.trainers.trainer
 from keras.src.backend.common import KerasVariable, global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
-from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, data_adapter_utils
+from keras.src.trainers.data_adapters import (
+    array_data_adapter,
+    array_slicing,
+    data_adapter_utils,
+    py_dataset_adapter,
+)
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter as DataAdapter
 from keras.src.utils import naming
 
@@ -603,9 +608,30 @@ def as_tensorflow(batch: Any, spec: Any) -> Any:
     return keras.tree.map_structure(one, batch, spec)
 
 
-def class_weights(y: Any, class_weight: Any) -> Any:
-    """The weight of each sample by its class: floats of ``floatx``, shape ``(samples,)``."""
-    return data_adapter_utils.class_weight_to_sample_weights(y, class_weight)
+def standard_batch(batch: Any, class_weight: Any) -> Any:
+    """What a PyDataset gave as ``fit`` wants it: a dict or a tuple, with weights of classes as those of samples.
+
+    ValueError comes from Keras where it is neither.
+    """
+    # Private: only its adapter for them does it.
+    return _batch_adapter(class_weight)._standardize_batch(batch)
+
+
+def _batch_adapter(class_weight: Any) -> Any:
+    adapter = py_dataset_adapter.PyDatasetAdapter.__new__(py_dataset_adapter.PyDatasetAdapter)
+    adapter.class_weight = class_weight
+    return adapter
+
+
+def workers(dataset: keras.utils.PyDataset) -> Any:
+    """Keras' own threads or processes that make a PyDataset's batches ahead, in order: ``start``, ``get``, ``stop``."""
+    # Private: only its adapter for them makes it.
+    return py_dataset_adapter.OrderedEnqueuer(
+        dataset,
+        workers=dataset.workers,
+        use_multiprocessing=dataset.use_multiprocessing,
+        max_queue_size=dataset.max_queue_size,
+    )
 
 
 # --- the rest

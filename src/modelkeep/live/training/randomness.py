@@ -1,0 +1,147 @@
+"""Random states of the process: Python's, NumPy's, Keras' own, and those of the backends in use.
+
+Taken between two steps and put back before a later one, so that whatever is drawn then is what would have been drawn.
+Only what is there already is read: nothing here makes a generator, initialises a device or imports a backend. JAX keeps
+no random state of its own. Generators in variables of the model are the model's; those that users hold themselves
+(``numpy.random.default_rng()``) are for whoever holds them to keep: a callback's ``get_state``.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import numpy as np
+
+from modelkeep.errors import UsageError
+from modelkeep.live import internals
+
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_TORCH_DEVICES = ("cuda", "xpu")
+
+
+def capture() -> dict[str, Any]:
+    """The random states as a plain value (``state.pack`` takes it), about 10 KB. It stays as it is.
+
+    Call it in the thread that trains: Keras' global generator is of a thread.
+    """
+    return {
+        "python": _python(random.getstate()),
+        "numpy": np.random.get_state(legacy=False),
+        "keras": internals.global_randomness(),
+        "torch": _torch() if "torch" in sys.modules else None,
+        "tensorflow": _tensorflow() if "tensorflow" in sys.modules else None,
+    }
+
+
+def restore(value: dict[str, Any]) -> None:
+    """Put back what :func:`capture` told. A backend that was in use then and is not loaded now is left alone.
+
+    Raises UsageError where the states are of another kind than this process has.
+    """
+    try:
+        if value["tensorflow"] is not None and "tensorflow" in sys.modules:
+            _set_tensorflow(value["tensorflow"])
+        if value["torch"] is not None and "torch" in sys.modules:
+            _set_torch(value["torch"])
+        internals.set_global_randomness(value["keras"])
+        _set_numpy(value["numpy"])
+        random.setstate(_python_state(value["python"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"the random states of the checkpoint cannot be set here: {error}",
+            hint="go on with the releases of Python, NumPy and the backend that wrote it",
+        ) from error
+
+
+def _python(state: tuple[Any, ...]) -> dict[str, Any]:
+    version, words, gauss = state
+    return {"version": version, "words": np.array(words, np.uint32), "gauss": gauss}
+
+
+def _python_state(value: dict[str, Any]) -> tuple[Any, ...]:
+    return value["version"], tuple(value["words"].tolist()), value["gauss"]
+
+
+def _set_numpy(value: dict[str, Any]) -> None:
+    kind = value["bit_generator"]
+    if kind != np.random.get_state(legacy=False)["bit_generator"]:
+        if kind not in _BIT_GENERATORS:
+            raise ValueError(f"NumPy's global generator was a {kind}")
+        np.random.set_bit_generator(getattr(np.random, kind)())  # type: ignore[attr-defined]
+    np.random.set_state(value)
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    devices = {name: getattr(torch, name) for name in _TORCH_DEVICES if hasattr(torch, name)}
+    return {
+        "cpu": torch.get_rng_state().numpy().copy(),
+        "devices": {
+            name: [state.numpy() for state in module.get_rng_state_all()]
+            for name, module in devices.items()
+            if module.is_initialized()
+        },
+        "mps": torch.mps.get_rng_state().numpy() if _uses_mps() else None,
+    }
+
+
+def _set_torch(value: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(value["cpu"].copy()))
+    for name, states in value["devices"].items():
+        module = getattr(torch, name)
+        if len(states) != module.device_count():
+            raise ValueError(f"{len(states)} devices of the kind {name} then, {module.device_count()} now")
+        module.set_rng_state_all([torch.from_numpy(state.copy()) for state in states])
+    if value["mps"] is not None and _uses_mps():
+        torch.mps.set_rng_state(torch.from_numpy(value["mps"].copy()))
+
+
+def _uses_mps() -> bool:
+    import keras
+
+    return keras.backend.backend() == "torch" and str(internals.torch_device()).startswith("mps")
+
+
+def _tensorflow() -> dict[str, Any] | None:
+    from tensorflow.python.eager import context
+    from tensorflow.python.ops import stateful_random_ops
+
+    # Private, because TensorFlow only lets these be set. Operations that are run one by one take a seed each from
+    # `_rng`, which is there once a global seed is set.
+    eager = context.context_safe()
+    if eager is None:
+        return None
+    counter = getattr(eager, "_rng", None)
+    generator = stateful_random_ops.global_generator
+    return {
+        "seed": None if eager._seed is None else int(eager._seed),
+        "counter": None if eager._seed is None or counter is None else _python(counter.getstate()),
+        "generator": None
+        if generator is None
+        else {"state": generator.state.numpy(), "algorithm": int(generator.algorithm)},
+    }
+
+
+def _set_tensorflow(value: dict[str, Any]) -> None:
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+    from tensorflow.python.ops import stateful_random_ops
+
+    eager = context.context()
+    # Not `tf.random.set_seed`, which would make the global generator anew. This also lets go of kernels that were run
+    # with the same seeds before, and would go on counting.
+    eager._set_global_seed(value["seed"])
+    if value["counter"] is not None:
+        eager._rng.setstate(_python_state(value["counter"]))
+    saved, generator = value["generator"], stateful_random_ops.global_generator
+    if saved is None:
+        stateful_random_ops.global_generator = None
+    elif generator is not None and int(generator.algorithm) == saved["algorithm"]:
+        generator.state.assign(saved["state"])  # graphs that were traced with it hold this very variable
+    else:
+        tf.random.set_global_generator(tf.random.Generator.from_state(saved["state"], saved["algorithm"]))
