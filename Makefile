@@ -38,7 +38,7 @@ $(INSTALLED):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modelkeep needs Python 3.11 or later: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[tensorflow,jax,torch,sklearn,tokenizers,files,savedmodel,archives,onnx,litert,openvino,signing,sbom]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[tensorflow,jax,torch,sklearn,tokenizers,tensorboard,files,savedmodel,archives,onnx,litert,openvino,signing,sbom]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps tf-keras # it asks for a second TensorFlow beside the one for CPUs
 	rm -f $(VENV)/installed-*
 	touch $@

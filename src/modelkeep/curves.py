@@ -130,8 +130,8 @@ class Curves:
         return self.kept[place] if place < len(self.kept) and self.kept[place].step == step else None
 
     def names(self) -> list[str]:
-        """What was logged, by the alphabet."""
-        return sorted({name for point in (*self.steps, *self.epochs) for name in point.logs})
+        """What was logged, in the order in which it first was."""
+        return _names([*self.steps, *self.epochs])
 
     def differences(self, earlier: Curves) -> Iterator[Difference]:
         """Where a step or epoch of an ``earlier`` attempt at the same training logged something else, in their order.
@@ -196,6 +196,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or getattr(value, "shape", None) == ()
 
 
+def _names(points: Sequence[Point]) -> list[str]:
+    return list(dict.fromkeys(name for point in points for name in point.logs))
+
+
 def _word(value: float | None) -> str:
     return "not logged" if value is None else repr(value)
 
@@ -213,11 +217,10 @@ class _Columns(msgspec.Struct, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, points: Sequence[Point]) -> _Columns:
-        names = sorted({name for point in points for name in point.logs})
         return cls(
             step=[point.step for point in points],
             epoch=[point.epoch for point in points],
-            logs={name: [_written(point.logs.get(name)) for point in points] for name in names},
+            logs={name: [_written(point.logs.get(name)) for point in points] for name in _names(points)},
         )
 
     def points(self) -> list[Point]:
@@ -255,6 +258,6 @@ def _written(value: float | None) -> _Value:
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
-_encoder = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder()  # names stay in the order in which they were logged, as in Keras' history
 _decoder = msgspec.json.Decoder(_Document)
 _format_decoder: msgspec.json.Decoder[_FormatOnly] = msgspec.json.Decoder(_FormatOnly)
