@@ -52,7 +52,7 @@ def metric_of(best: str) -> tuple[str, bool]:
 
 
 def best_of(checkpoints: Iterable[Checkpoint], best: str) -> Checkpoint | None:
-    """The checkpoint with the best value: of equals the earliest, never NaN; None where no checkpoint has the metric."""
+    """The checkpoint with the best value: of equals the earliest, never NaN; None where none has the metric."""
     name, higher = metric_of(best)
     having = [c for c in checkpoints if not math.isnan(c.metrics.get(name, math.nan))]
     sign = -1 if higher else 1
