@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from modelkeep.gc import Swept
     from modelkeep.live.loading import Loaded
     from modelkeep.live.opening import Opened
+    from modelkeep.live.training.checkpoints import Checkpoints
     from modelkeep.manifest import Lineage, Manifest, Piece
     from modelkeep.pipeline import Pipeline
     from modelkeep.provenance.signing import Signed
@@ -247,6 +248,53 @@ class Keep:
             manifest.model, lambda _: manifest, version=manifest.version, new_bytes=added, reason=reason
         )
         return self._registry.version(manifest.model, record)
+
+    # --- training
+
+    def checkpoints(
+        self,
+        run: str,
+        *,
+        every_steps: int | None = None,
+        every_epochs: int | None = None,
+        every_seconds: float | None = None,
+        keep_last: int | None = 3,
+        keep_best: str | None = None,
+        keep_every: int | None = None,
+        fast_forward: bool = False,
+        tensorboard: str | os.PathLike[str] | None = None,
+    ) -> Checkpoints:
+        """The checkpoints of a training run, which goes on where it stopped: ``keep.checkpoints("run").fit(model, …)``.
+
+        One is taken every so many steps, epochs or seconds: after each epoch where nothing is said. Of them stay the
+        newest ``keep_last`` (None: all), the best by a metric (``val_loss``; ``max:score`` where the name does not tell
+        which is better), and those whose step, or epoch, is a multiple of ``keep_every``. ``fast_forward`` lets data
+        whose position cannot be kept, such as a generator's, be read again from its beginning as far as it was.
+        ``tensorboard`` is a folder for event files.
+
+        Raises UsageError, InvalidRef, MissingExtra.
+        """
+        from modelkeep.refs import run_name
+        from modelkeep.retention import Retention
+        from modelkeep.runs import Runs
+
+        run = run_name(run)
+        retention = Retention(last=keep_last, best=keep_best, every=keep_every)
+        with keras_at_hand():
+            from modelkeep.live.training.checkpoints import Checkpoints
+            from modelkeep.live.training.schedule import Schedule
+
+        schedule = Schedule(every_steps, every_epochs, every_seconds)
+        marker.ensure(self.store)
+        return Checkpoints(
+            Runs(self.store, self._registry.blobs),
+            self._registry.blobs,
+            run,
+            schedule=schedule,
+            retention=retention,
+            fast_forward=fast_forward,
+            tensorboard=None if tensorboard is None else os.fspath(tensorboard),
+        )
 
     # --- taking out
 

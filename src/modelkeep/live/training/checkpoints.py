@@ -1,0 +1,314 @@
+"""The checkpoints of a run: made while it trains, and gone on from by themselves when it is started again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+import keras
+import msgspec
+import numpy as np
+
+from modelkeep.checkpoint import Checkpoint
+from modelkeep.curves import Curves
+from modelkeep.errors import CheckpointNotFound, FormatTooNew, IntegrityError, RunNotFound
+from modelkeep.live import internals, origins
+from modelkeep.live.training import feeding, randomness
+from modelkeep.live.training.interruption import Interruption
+from modelkeep.live.training.keeping import Keeper, Standing
+from modelkeep.live.training.listening import Listener
+from modelkeep.live.training.resuming import Resumption
+from modelkeep.live.training.schedule import Schedule
+from modelkeep.report import Finding
+from modelkeep.retention import Retention
+from modelkeep.runs import Runs
+from modelkeep.storage.blobs import Blobs
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Where a training of one's own loop stands again, and what was given to ``save`` as ``extra``."""
+
+    step: int
+    epoch: int
+    extra: Any
+    checkpoint: Checkpoint
+    findings: tuple[Finding, ...] = ()
+
+
+class Checkpoints:
+    """A run's checkpoints; make them with :meth:`modelkeep.Keep.checkpoints`.
+
+    What was found on the way (data whose position cannot be kept, something that is not deterministic) is a warning,
+    and one of the ``findings``.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        blobs: Blobs,
+        run: str,
+        *,
+        schedule: Schedule,
+        retention: Retention,
+        fast_forward: bool = False,
+        tensorboard: str | None = None,
+    ) -> None:
+        self.run = run
+        self.findings: list[Finding] = []
+        self._runs = runs
+        self._blobs = blobs
+        self._schedule = schedule
+        self._fast_forward = fast_forward
+        self._tensorboard = tensorboard
+        self._retention = retention
+        self._interruption: Interruption | None = None
+        self._listener: Listener | None = None
+        self._curves = Curves()
+        self._step = self._epoch = 0
+
+    def __repr__(self) -> str:
+        return f"Checkpoints({self.run!r})"
+
+    # --- by Keras' fit
+
+    def fit(
+        self,
+        model: keras.Model,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: Any = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        **arguments: Any,
+    ) -> keras.callbacks.History:
+        """``model.fit`` with the same arguments, which goes on where this run stopped and keeps checkpoints.
+
+        The history is that of the whole run. A run that is done is not trained again: the model gets what it had at the
+        end. SIGTERM and SIGINT take a last checkpoint after the step that is being trained, then end as they do.
+
+        Raises what ``model.fit`` raises, NotFaithful where the model or the data is not the one that the run was begun
+        with, Conflict where another process trains the same run, and what went wrong with writing a checkpoint.
+        """
+        if validation_split and validation_data is None:
+            (x, y, sample_weight), validation_data = internals.validation_split(
+                (x, y, sample_weight), float(validation_split)
+            )
+        resumption = self._newest()
+        seed = int(np.random.randint(2**31)) if resumption is None else resumption.value["seed"]  # noqa: NPY002 - the user's seed
+        feed = feeding.feed(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            fast_forward=self._fast_forward,
+        )
+        for finding in feed.findings:
+            self._say(finding)
+        if resumption is not None:
+            initial_epoch = max(initial_epoch, self._go_to(feed, resumption, epochs))
+        listener = self._listen(resumption, feed, seed)
+        given = [] if callbacks is None else callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+        try:
+            return model.fit(
+                feed,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=[*given, listener],
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                shuffle=False,
+                validation_data=validation_data,
+                **arguments,
+            )
+        finally:
+            listener.close()
+            self._close_keeper()
+
+    def _go_to(self, feed: feeding.Feed, resumption: Resumption, epochs: int) -> int:
+        """Let the feed go on where it stood; returns the epoch that ``fit`` begins with."""
+        standing = resumption.standing
+        for finding in feed.go_to(resumption.value["feed"]):
+            self._say(finding)
+        feed.placeholders = standing.step_in_epoch
+        return epochs if resumption.value["stop_training"] else standing.epoch
+
+    def callback(self) -> keras.callbacks.Callback:
+        """A callback that does as :meth:`fit` does, for a ``model.fit`` of one's own; new for each one.
+
+        It knows of the other callbacks of that ``fit``, wherever it stands among them, but not of its data: that must come
+        in the same order again. Give ``shuffle=False``, or data that is shuffled by Python's, NumPy's or torch's random
+        numbers as they stand at an epoch's beginning; what TensorFlow shuffles comes in another order.
+        """
+        return self._listen(self._newest(), None, 0)
+
+    # --- by a loop of one's own
+
+    def save(
+        self,
+        step: int,
+        model: keras.Model,
+        *,
+        epoch: int = 0,
+        extra: Any = None,
+        metrics: Mapping[str, float] | None = None,
+        optimizers: Mapping[str, keras.optimizers.Optimizer] | None = None,
+        force: bool = False,
+    ) -> bool:
+        """Take a checkpoint after ``step`` of a loop of one's own, if one is due or ``force``; tells whether it did.
+
+        Call it after every step, with the number of steps done in all and of epochs done. ``extra`` is kept beside the
+        model: plain values and arrays, such as the state of a data loader. ``optimizers`` are those the model was not
+        compiled with, by a name each. Inside ``with checkpoints:`` SIGTERM and SIGINT take a checkpoint at the next call
+        of this, then end as they do.
+
+        Raises UsageError, Conflict where another process trains the same run, and what went wrong with the one before.
+        """
+        keeper = self._keeper
+        keeper.raise_if_failed()
+        interrupted = self._interruption is not None and self._interruption.received is not None
+        due = force or interrupted or self._is_due(step, epoch)
+        logs = dict(metrics or {})
+        if step > self._step:
+            self._curves.add_step(step, epoch, logs)
+        self._step, self._epoch = step, epoch
+        if not due:
+            return False
+        value = {"logs": logs, "random": randomness.capture(), "extra": extra}
+        keeper.keep(
+            model,
+            Standing(step, epoch),
+            value,
+            reason="signal" if interrupted else "asked" if force else "interval",
+            curves=self._curves,
+            metrics=logs,
+            optimizers=optimizers or {},
+        )
+        self._schedule.kept()
+        if interrupted:
+            self.close()
+            assert self._interruption is not None
+            self._interruption.leave()
+        return True
+
+    def restore(
+        self,
+        model: keras.Model,
+        *,
+        at: int | None = None,
+        optimizers: Mapping[str, keras.optimizers.Optimizer] | None = None,
+    ) -> Restored | None:
+        """Put a model, its optimizer and all random numbers back to the newest checkpoint, or that of step ``at``.
+
+        None where the run has none yet. The model must be built; ``optimizers`` are as for :meth:`save`.
+        Raises NotFaithful where the model is another one, CheckpointNotFound, IntegrityError.
+        """
+        if at is None:
+            resumption = self._newest()
+        else:
+            resumption = Resumption.of(self._runs, self._blobs, self._runs.find(self.run, at))
+        if resumption is None:
+            return None
+        resumption.put_back(model)
+        resumption.put_back_optimizers(model, optimizers or {})
+        randomness.restore(resumption.value["random"])
+        self._curves, self._step, self._epoch = resumption.curves, resumption.standing.step, resumption.standing.epoch
+        self._close_keeper()
+        self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
+        origins.note(model, origins.Trained(resumption.checkpoint.ref))
+        standing = resumption.standing
+        return Restored(standing.step, standing.epoch, resumption.value["extra"], resumption.checkpoint)
+
+    def _is_due(self, step: int, epoch: int) -> bool:
+        if epoch > self._epoch and self._schedule.after_epoch(epoch):
+            return True
+        return self._schedule.after_step(self._step, step, busy=self._keeper.busy)
+
+    def close(self) -> None:
+        """Return when the newest checkpoint is durable; raises what went wrong with it."""
+        self._close_keeper()
+
+    def __enter__(self) -> Self:
+        self._interruption = Interruption().__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._interruption is not None:
+            self._interruption.__exit__()
+            self._interruption = None
+        self.close()
+
+    # --- what they share
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        return Keeper(self._runs, self._blobs, self.run, self._retention)
+
+    def _close_keeper(self) -> None:
+        keeper = self.__dict__.pop("_keeper", None)
+        if keeper is not None:
+            keeper.close()
+
+    def _newest(self) -> Resumption | None:
+        """What training goes on from; None for a run that has no checkpoint yet."""
+        try:
+            checkpoint = self._runs.find(self.run, "last")
+        except (RunNotFound, CheckpointNotFound):
+            return None
+        return Resumption.of(self._runs, self._blobs, checkpoint)
+
+    def _listen(self, resumption: Resumption | None, feed: feeding.Feed | None, seed: int) -> Listener:
+        self._close_keeper()
+        if resumption is not None:
+            self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
+        return Listener(
+            self.run,
+            self._keeper,
+            self._schedule,
+            resumption=resumption,
+            feed=feed,
+            seed=seed,
+            earlier=self._logged_since(resumption),
+            events=self._events(resumption),
+            say=self._say,
+        )
+
+    def _logged_since(self, resumption: Resumption | None) -> Curves | None:
+        """What an attempt that was killed had logged after the checkpoint."""
+        progress = self._runs.progress(self.run)
+        step = 0 if resumption is None else resumption.standing.step
+        if progress is None or progress.step <= step:
+            return None
+        try:
+            return Curves.from_json(msgspec.json.encode(progress.curves))
+        except (IntegrityError, FormatTooNew):
+            return None  # it was for comparing alone
+
+    def _events(self, resumption: Resumption | None) -> Any:
+        if self._tensorboard is None:
+            return None
+        from modelkeep.live.training.tensorboard import Events
+
+        return Events(self._tensorboard, None if resumption is None else resumption.standing.step)
+
+    def _say(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        subject = f"{finding.subject}: " if finding.subject else ""
+        warnings.warn(f"run {self.run}: {subject}{finding.message}", stacklevel=2)

@@ -1,0 +1,269 @@
+"""From a model between two steps to a durable checkpoint: one copy in the loop, the rest in the background."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeAlias
+
+import keras
+from msgspec.structs import replace as replace_fields
+
+import modelkeep
+from modelkeep.checkpoint import Checkpoint, Reason
+from modelkeep.curves import Curves
+from modelkeep.errors import CannotRebuild, UnsafeContent
+from modelkeep.live import compiled, environment, internals
+from modelkeep.live.capture import Captured, capture
+from modelkeep.live.tensors import Array
+from modelkeep.live.training import state
+from modelkeep.live.training.background import Background
+from modelkeep.live.training.snapshot import Snapshot, Snapshots
+from modelkeep.live.variables import Inventory, array_source, inventory, view
+from modelkeep.manifest import Environment, Manifest, Part, Tensor, encode
+from modelkeep.report import Finding, Severity
+from modelkeep.retention import Retention
+from modelkeep.runs import Progress, Runs
+from modelkeep.storage.blobs import Blobs
+from modelkeep.storage.protocol import Buffer
+
+Optimizers: TypeAlias = Mapping[str, keras.optimizers.Optimizer]
+
+STATE = "training/state.msgpack"
+CURVES = "training/curves.json"
+TRAINING = "training/"
+OTHERS = "others"  # the path of optimizers that the model was not compiled with
+NONE: Mapping[str, Any] = {}
+_MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain", ".msgpack": "application/msgpack"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a training stands: steps done in all, epochs done, and steps done in the epoch after those."""
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is kept of a model: what does not change while it trains, and how its variables are copied."""
+
+    captured: Captured
+    environment: Environment
+    found: Inventory
+    snapshots: Snapshots
+    targets: Mapping[str, list[str] | None]  # of each optimizer, the weights it was built for
+
+
+class Keeper:
+    """Writes the checkpoints of one run, each after the one before it."""
+
+    def __init__(self, runs: Runs, blobs: Blobs, run: str, retention: Retention) -> None:
+        self._runs = runs
+        self._blobs = blobs
+        self._run = run
+        self._retention = retention
+        self._background = Background()
+        self._subject: _Subject | None = None
+        self._manifest: Manifest | None = None  # of the newest checkpoint
+        self._follows: int | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is still being written."""
+        return self._background.busy
+
+    @property
+    def captured(self) -> Captured | None:
+        """What was captured of the model; None before :meth:`prepare`."""
+        return None if self._subject is None else self._subject.captured
+
+    def go_on_from(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
+        """Let the next checkpoint follow this one; what it shares with it is not written again."""
+        self._manifest, self._follows = manifest, checkpoint.number
+
+    def prepare(self, model: keras.Model, optimizers: Optimizers = NONE) -> tuple[Finding, ...]:
+        """Do ahead of the first step what would hold up the first checkpoint.
+
+        A model without a config that can be kept is kept without its architecture, which is a finding: its code makes
+        it again, and it cannot be published whole. ``optimizers`` are those the model was not compiled with.
+        """
+        findings: tuple[Finding, ...] = ()
+        internals.sync_jax(model)
+        try:
+            captured = capture(model)
+        except (CannotRebuild, UnsafeContent) as error:
+            captured = capture(model, architecture=False)
+            message = f"its checkpoints go on where this code builds it, and cannot be published whole: {error.what}"
+            findings = (Finding("architecture-not-kept", Severity.WARNING, message, model.name),)
+        found = inventory(nodes_of(model, optimizers))
+        here = environment.here(captured.custom_objects)
+        self._subject = _Subject(captured, here, found, Snapshots(found), compiled.targets(found))
+        return findings
+
+    def metrics_now(self) -> dict[str, Array]:
+        """Copies of what counts within an epoch, by the names of tensors: validation begins it anew."""
+        found = None if self._subject is None else self._subject.found
+        return {
+            name: view(variable).copy()
+            for name, variable in (found.variables.items() if found else ())
+            if name.startswith("state/compiled/")
+        }
+
+    def keep(
+        self,
+        model: keras.Model,
+        standing: Standing,
+        value: Mapping[str, Any],
+        *,
+        reason: Reason,
+        curves: Curves,
+        metrics: Mapping[str, float],
+        finished: bool = False,
+        instead: Mapping[str, Array] = NONE,
+        optimizers: Optimizers = NONE,
+    ) -> None:
+        """Take a checkpoint now and write it in the background; waits for the one before it.
+
+        ``value`` is all that is kept beside the variables, as :mod:`state` packs it; ``instead`` gives values of
+        variables as they were a moment ago. Raises what went wrong with the one before.
+        """
+        self._background.wait()
+        internals.sync_jax(model)
+        if self._subject is None or not self._subject.snapshots.fits(model):
+            self.prepare(model, optimizers)
+        subject = self._subject
+        assert subject is not None
+        packed = state.pack({**value, "optimizers": dict(subject.targets)})
+        draft = Checkpoint(
+            run=self._run,
+            step=standing.step,
+            epoch=standing.epoch,
+            step_in_epoch=standing.step_in_epoch,
+            reason=reason,
+            metrics=dict(metrics),
+            manifest="",
+            size=0,
+            new_bytes=0,
+            follows=self._follows,
+            finished=finished,
+            best=self._retention.best,
+        )
+        job = partial(self._write, subject, subject.snapshots.take(), draft, packed, curves.copy(), dict(instead))
+        self._background.submit(job)
+
+    def tell(self, progress: Progress) -> None:
+        """Let others see how far the run is, unless something is being written just now."""
+        if not self.busy:
+            self._background.submit(partial(self._runs.put_progress, self._run, progress))
+
+    def raise_if_failed(self) -> None:
+        """Raise what went wrong in the background, once."""
+        self._background.raise_if_failed()
+
+    def wait(self) -> None:
+        """Return when the newest checkpoint is durable; raises what went wrong with it."""
+        self._background.wait()
+
+    def close(self) -> None:
+        """Wait, and give the memory back."""
+        try:
+            self._background.close()
+        finally:
+            self._subject = None
+
+    # --- in the background
+
+    def _write(
+        self,
+        subject: _Subject,
+        snapshot: Snapshot,
+        draft: Checkpoint,
+        packed: state.Packed,
+        curves: Curves,
+        instead: dict[str, Array],
+    ) -> None:
+        try:
+            checkpoint, manifest = self._written(subject, snapshot, draft, packed, curves, instead)
+        except BaseException:
+            # What the next snapshot finds unchanged is so since this one, which is nowhere: begin anew.
+            self._subject = None
+            raise
+        finally:
+            snapshot.release()
+        self._manifest, self._follows = manifest, checkpoint.number
+        self._runs.prune(self._run, self._retention)
+
+    def _written(
+        self,
+        subject: _Subject,
+        snapshot: Snapshot,
+        draft: Checkpoint,
+        packed: state.Packed,
+        curves: Curves,
+        instead: dict[str, Array],
+    ) -> tuple[Checkpoint, Manifest]:
+        before = {} if self._manifest is None else {tensor.name: tensor for tensor in self._manifest.tensors}
+        same = snapshot.same & before.keys() - instead.keys()
+        sources = [source for source in snapshot.sources if source.name not in same and source.name not in instead]
+        sources += [array_source(name, values) for name, values in instead.items()]
+        sources += [array_source(f"{TRAINING}{name}", values) for name, values in packed.arrays.items()]
+        known = {tensor.digest: tensor.pieces for tensor in before.values()}
+        started = time.monotonic()
+        written = self._blobs.write(sources, known=known)
+        self._blobs.refresh({piece.blob for name in same for piece in before[name].pieces})
+        snapshot.release()  # training may have the memory while the rest is written
+        created = dict(written.created)
+        parts = {**subject.captured.parts, STATE: packed.document, CURVES: curves.to_json()}
+        kept = [self._put_part(name, data, created) for name, data in sorted(parts.items())]
+        manifest = _manifest(draft, subject, tuple(kept), (*(before[name] for name in sorted(same)), *written.tensors))
+        whole = self._put_part("", encode(manifest), created)
+        sizes = {whole.digest: whole.size} | {part.digest: part.size for part in kept}
+        draft = replace_fields(
+            draft,
+            manifest=whole.digest,
+            size=manifest.size + whole.size,
+            new_bytes=written.new_bytes + sum(size for digest, size in sizes.items() if digest in created),
+            created_blobs=created,
+        )
+        return self._runs.add(draft, fresh_since=started), manifest
+
+    def _put_part(self, name: str, data: Buffer, created: dict[str, float]) -> Part:
+        digest, when = self._blobs.put_new(data)
+        if when is not None:
+            created[digest] = when
+        media = next((m for ending, m in _MEDIA.items() if name.endswith(ending)), "application/octet-stream")
+        return Part(name=name, digest=digest, size=len(data), media=media)
+
+
+def nodes_of(model: keras.Model, optimizers: Optimizers) -> list[tuple[str, internals.Node]]:
+    """All that is kept of a model, and of ``optimizers`` that it was not compiled with."""
+    nodes = internals.walk(model)
+    there = {id(node) for _, node in nodes}
+    others = ((f"{OTHERS}/{name}", optimizer) for name, optimizer in optimizers.items())
+    return [*nodes, *((path, optimizer) for path, optimizer in others if id(optimizer) not in there)]
+
+
+def _manifest(draft: Checkpoint, subject: _Subject, parts: tuple[Part, ...], tensors: tuple[Tensor, ...]) -> Manifest:
+    captured = subject.captured
+    return Manifest(
+        model=draft.run,
+        version=f"0.0.0-step.{draft.step}",
+        created=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        writer=f"modelkeep {modelkeep.__version__}",
+        kind=captured.kind,
+        parameters=captured.parameters,
+        trainable_parameters=captured.trainable_parameters,
+        metrics={name: value for name, value in draft.metrics.items() if math.isfinite(value)},
+        environment=subject.environment,
+        signature=captured.signature,
+        custom_objects=captured.custom_objects,
+        parts=parts,
+        tensors=tensors,
+    )

@@ -1,0 +1,377 @@
+"""A ``fit`` as its checkpoints see it: when they are taken, and how it goes on from one.
+
+Keras offers callbacks and no way into its loop, so one callback does it all. It stands last in the list, where every other
+one has done its part of a step or epoch; and a small one stands first, since what a new epoch begins with must be put back
+before the others see it begin.
+
+To go on inside an epoch, ``fit`` runs that epoch from its first step, but ``train_function`` computes nothing and no
+callback hears of a step until the first one that is not done.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import msgspec
+
+from modelkeep.checkpoint import Reason
+from modelkeep.curves import Curves, Point, differing, numbers
+from modelkeep.live import internals, origins
+from modelkeep.live.tensors import Array
+from modelkeep.live.training import callback_states, randomness
+from modelkeep.live.training.feeding import Feed
+from modelkeep.live.training.interruption import Interruption
+from modelkeep.live.training.keeping import Keeper, Standing
+from modelkeep.live.training.resuming import Resumption
+from modelkeep.live.training.schedule import Schedule
+from modelkeep.report import Finding, Severity
+from modelkeep.runs import Progress
+
+_TELL_EVERY = 2.0  # seconds between two accounts of the progress
+
+Say = Callable[[Finding], None]
+
+
+class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Takes checkpoints of the ``fit`` it is given to, and lets it go on from ``resumption``.
+
+    ``feed`` is the data, where its position is known. ``earlier`` is what an attempt that was killed had logged beyond
+    the checkpoint: what is trained again must log the same. ``say`` is told what was found on the way.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        keeper: Keeper,
+        schedule: Schedule,
+        *,
+        resumption: Resumption | None,
+        feed: Feed | None,
+        seed: int,
+        earlier: Curves | None,
+        events: Any,
+        say: Say,
+    ) -> None:
+        super().__init__()
+        self._run = run
+        self._keeper = keeper
+        self._schedule = schedule
+        self._resumption = resumption
+        self._feed = feed
+        self._seed = seed
+        self._earlier = earlier
+        self._events = events
+        self._say = say
+        self._standing = Standing() if resumption is None else resumption.standing
+        self._curves = Curves() if resumption is None else resumption.curves.copy()
+        self._logs: Mapping[str, Any] = {} if resumption is None else resumption.value["logs"]
+        # Weakly: when it is gone, so is the `fit`, whatever ended it.
+        self._callbacks: Callable[[], Any] = lambda: None
+        self._interruption = Interruption(lambda: self._callbacks() is not None)
+        self._others: list[keras.callbacks.Callback] = []
+        self._skip_to = 0  # steps of the present epoch that are done already
+        self._random_at_epoch: Any = None
+        self._before_validation: _Validation | None = None
+        self._train_function: Callable[..., Any] | None = None
+        self._told = time.monotonic()
+        self._kept_at = self._standing.step
+        self._training = False
+
+    # --- what Keras calls
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Take the places in the list, and put everything back where no epoch is left to begin."""
+        self._training = True
+        around = internals.callback_list_around()
+        self._callbacks = weakref.ref(around)
+        self._others = [callback for callback in around.callbacks if callback is not self]
+        self._call([_First(self._before_epoch), *self._others, self])
+        for finding in self._keeper.prepare(self.model):
+            self._say(finding)
+        self._watch_callbacks()
+        self._wrap_train_function()
+        self._interruption.__enter__()
+        if self._resumption is not None:
+            self._compare(self._resumption)
+            over = self._is_over(self._resumption)
+            if self._feed is None:
+                internals.start_at_epoch(self.model, self.params["epochs"] if over else self._standing.epoch)
+            if over:
+                self._put_back(self._resumption)
+                self._resumption = None
+
+    def _before_epoch(self) -> None:
+        """At an epoch's beginning, before any other callback hears of it."""
+        if self._resumption is not None and not self._resumption.standing.step_in_epoch:
+            self._put_back(self._resumption)
+            self.model.reset_metrics()  # as `fit` had just done
+            randomness.restore(self._resumption.value["random"])
+            self._resumption = None
+        self._random_at_epoch = randomness.capture()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """At an epoch's beginning, after every other callback heard of it."""
+        internals.start_at_epoch(self.model, None)
+        if self._resumption is not None:
+            self._put_back(self._resumption)
+            self._random_at_epoch = self._resumption.value["random_at_epoch"]
+            randomness.restore(self._random_at_epoch)  # what `fit` shuffles by
+            self._skip_to = self._resumption.standing.step_in_epoch
+            self._call([self])
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """After a step that every other callback heard of; none of those that were done before."""
+        if self._skip_to:
+            if batch + 1 >= self._skip_to:
+                self._end_skipping()
+            return
+        before = self._standing
+        done = self._steps_in_epoch(batch)
+        self._standing = replace(before, step=before.step + done - before.step_in_epoch, step_in_epoch=done)
+        self._logs = numbers(logs or {})
+        self._log_step()
+        due = self._schedule.after_step(before.step, self._standing.step, busy=self._keeper.busy)
+        self._at_a_boundary("interval" if self._schedule.steps else "time", due=due)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """After every other callback heard of an epoch's end."""
+        self._before_validation = None
+        if self._skip_to:
+            self._end_skipping()  # an epoch whose every step was done, and whose end was not
+        self._standing = Standing(self._standing.step, epoch + 1)
+        self._curves.add_epoch(epoch + 1, self._standing.step, logs or {})
+        self._check_epoch(epoch + 1)
+        if self._events is not None:
+            self._events.epoch(epoch, self._standing.step, logs or {})
+        last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
+        reason: Reason = "end" if last else "epoch"
+        self._at_a_boundary(reason, due=last or self._schedule.after_epoch(epoch + 1), finished=last)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Before validation, which counts its metrics in the place of the epoch's."""
+        if self._training:
+            self._before_validation = _Validation(self._keeper.metrics_now(), randomness.capture())
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """A signal is not kept waiting until validation is done."""
+        if self._training and self._interruption.received is not None:
+            self._leave()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """When training is done."""
+        origins.note(self.model, origins.Trained(f"{self._run}@{self._standing.step}"))
+        self._keeper.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Give back to Keras what was taken from it; called again, it does nothing."""
+        self._training = False
+        self._interruption.__exit__()
+        if self._train_function is not None:
+            self.model.train_function = self._train_function
+            self._train_function = None
+            internals.start_at_epoch(self.model, None)
+            self._call([*self._others, self])
+            if self._events is not None:
+                self._events.close()
+
+    def _call(self, callbacks: list[keras.callbacks.Callback]) -> None:
+        around = self._callbacks()
+        if around is not None:
+            around.callbacks = callbacks  # a new list: Keras may be walking through the old one
+
+    # --- taking checkpoints
+
+    def _at_a_boundary(self, reason: Reason, *, due: bool, finished: bool = False) -> None:
+        """Between two steps, where everything is as the next one begins with."""
+        self._keeper.raise_if_failed()
+        if self._interruption.received is not None:
+            self._leave(finished=finished)
+        if due:
+            self._keep(reason, finished=finished)
+        elif time.monotonic() - self._told >= _TELL_EVERY:
+            self._told = time.monotonic()
+            self._keeper.tell(self._progress())
+
+    def _leave(self, *, finished: bool = False) -> None:
+        self._keep("signal", finished=finished)
+        self._keeper.wait()
+        self.close()
+        self._interruption.leave()
+
+    def _keep(self, reason: Reason, *, finished: bool = False) -> None:
+        self._keeper.keep(
+            self.model,
+            self._standing,
+            self._value(),
+            reason=reason,
+            curves=self._curves,
+            metrics=self._metrics(),
+            finished=finished,
+            instead={} if self._before_validation is None else self._before_validation.metrics,
+        )
+        self._schedule.kept()
+        self._kept_at = self._standing.step
+        self._told = time.monotonic()
+
+    def _value(self) -> dict[str, Any]:
+        return {
+            "logs": dict(self._logs),
+            "random": randomness.capture() if self._before_validation is None else self._before_validation.random,
+            "random_at_epoch": self._random_at_epoch,
+            "callbacks": [[_class_of(callback), callback_states.capture(callback)] for callback in self._others],
+            "feed": None if self._feed is None else self._feed.position(),
+            "stop_training": bool(self.model.stop_training),
+            "seed": self._seed,
+            "extra": None,
+        }
+
+    def _metrics(self) -> dict[str, float]:
+        """The newest number of each name: of this step, or of the epoch that just ended."""
+        if self._standing.step_in_epoch or not self._curves.epochs:
+            return dict(self._logs)
+        return dict(self._curves.epochs[-1].logs)
+
+    def _progress(self) -> Progress:
+        curves = self._curves.since(self._kept_at)
+        return Progress(
+            step=self._standing.step,
+            epoch=self._standing.epoch,
+            of=self.params.get("epochs"),
+            logs=dict(self._logs),
+            curves=msgspec.json.decode(curves.to_json()),
+        )
+
+    def _steps_in_epoch(self, batch: int) -> int:
+        """Steps done in the epoch: the last execution of an epoch may hold fewer than the others."""
+        steps = self.params.get("steps")
+        return min(batch + 1, steps) if steps else batch + 1
+
+    def _log_step(self) -> None:
+        step, epoch = self._standing.step, self._standing.epoch
+        self._curves.add_step(step, epoch, self._logs)
+        before = self._earlier.at(step) if self._earlier else None
+        self._check(step, before, self._logs)
+        if self._events is not None:
+            self._events.step(step, self._logs)
+
+    def _check_epoch(self, epoch: int) -> None:
+        before = next((point for point in (self._earlier.epochs if self._earlier else ()) if point.epoch == epoch), None)
+        self._check(self._standing.step, before, self._curves.epochs[-1].logs)
+
+    def _check(self, step: int, before: Point | None, now: Mapping[str, float]) -> None:
+        """Say once where what was trained before gives another number now."""
+        difference = None if before is None else next(differing(step, before.logs, now), None)
+        if difference is not None:
+            message = f"{difference}: something in this training is not determined by what a checkpoint holds"
+            self._say(Finding("not-deterministic", Severity.WARNING, message, self.model.name))
+            self._earlier = None
+
+    # --- going on
+
+    def _is_over(self, resumption: Resumption) -> bool:
+        return bool(resumption.standing.epoch >= self.params["epochs"] or resumption.value["stop_training"])
+
+    def _put_back(self, resumption: Resumption) -> None:
+        resumption.put_back(self.model)
+        self._put_back_callbacks(resumption.value["callbacks"])
+        self._put_back_history(resumption.curves)
+
+    def _put_back_callbacks(self, kept: list[Any]) -> None:
+        states = list(kept)
+        for callback in self._others:
+            name = _class_of(callback)
+            place = next((place for place, (kind, _) in enumerate(states) if kind == name), None)
+            if place is None:
+                if callback_states.capture(callback) is not None:
+                    message = "was not there before; it begins anew"
+                    self._say(Finding("callback-new", Severity.WARNING, message, name))
+                continue
+            _, value = states.pop(place)
+            if value is not None:
+                callback_states.restore(callback, value)
+        for name, value in states:
+            if value is not None:
+                message = "was there before and is not now; what it kept is left out"
+                self._say(Finding("callback-gone", Severity.WARNING, message, name))
+
+    def _put_back_history(self, curves: Curves) -> None:
+        history = self.model.history
+        history.epoch = [point.epoch - 1 for point in curves.epochs]
+        names = dict.fromkeys(name for point in curves.epochs for name in point.logs)
+        history.history = {
+            name: [point.logs[name] for point in curves.epochs if name in point.logs] for name in names
+        }
+
+    def _compare(self, resumption: Resumption) -> None:
+        captured = self._keeper.captured
+        if captured is not None:
+            for finding in resumption.compare(captured):
+                self._say(finding)
+
+    def _watch_callbacks(self) -> None:
+        for callback in self._others:
+            for finding in callback_states.doubts(callback):
+                self._say(finding)
+
+    def _end_skipping(self) -> None:
+        assert self._resumption is not None
+        self._skip_to = 0
+        self._call([_First(self._before_epoch), *self._others, self])
+        randomness.restore(self._resumption.value["random"])
+        self._resumption = None
+
+    def _wrap_train_function(self) -> None:
+        """Have ``fit`` compute nothing in the steps that are done, and show the feed the iterator it uses."""
+        function = self.model.train_function
+        feed = self._feed
+        given_back = keras.backend.backend() == "jax"  # its train functions also give the state on
+        per_call = self.model.steps_per_execution
+
+        def train(*arguments: Any) -> Any:
+            if self._skip_to:
+                if feed is None:
+                    _pass_by(arguments[-1], per_call)
+                return (self._logs, arguments[0]) if given_back else self._logs
+            if feed is not None:
+                feed.around(arguments[-1])
+            return function(*arguments)
+
+        self._train_function = function
+        self.model.train_function = train
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """What validation takes away: what the metrics counted in the epoch, and the random numbers before it."""
+
+    metrics: Mapping[str, Array]
+    random: Any
+
+
+class _First(keras.callbacks.Callback):  # type: ignore[misc] # likewise
+    """Calls ``before_epoch`` at each epoch's beginning: it stands first in the list."""
+
+    def __init__(self, before_epoch: Callable[[], None]) -> None:
+        super().__init__()
+        self._before_epoch = before_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Before every other callback."""
+        self._before_epoch()
+
+
+def _class_of(callback: object) -> str:
+    return f"{type(callback).__module__}.{type(callback).__qualname__}"
+
+
+def _pass_by(data: Any, count: int) -> None:
+    """Take batches out of an iterator that ``fit`` would have trained on; where it gives them as a list, it did so."""
+    if hasattr(data, "__next__"):
+        for _ in range(count):
+            next(data, None)

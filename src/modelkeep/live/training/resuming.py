@@ -1,0 +1,116 @@
+"""A checkpoint read back: its variables into a model, and the rest of what training needs to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+
+from modelkeep.checkpoint import Checkpoint
+from modelkeep.curves import Curves
+from modelkeep.errors import IntegrityError, NotFaithful
+from modelkeep.live import internals
+from modelkeep.live.capture import COMPILE, Captured
+from modelkeep.live.loading import network_tensors
+from modelkeep.live.restore import restore_into
+from modelkeep.live.stored import Stored
+from modelkeep.live.tensors import array
+from modelkeep.live.training import state
+from modelkeep.live.training.keeping import CURVES, OTHERS, STATE, TRAINING, Optimizers, Standing, nodes_of
+from modelkeep.live.variables import assign, inventory
+from modelkeep.manifest import Manifest
+from modelkeep.report import Finding, Severity
+from modelkeep.runs import Runs
+from modelkeep.storage.blobs import Blobs
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A checkpoint that training goes on from; every byte of it is checked when it is read."""
+
+    checkpoint: Checkpoint
+    manifest: Manifest
+    blobs: Blobs
+
+    @classmethod
+    def of(cls, runs: Runs, blobs: Blobs, checkpoint: Checkpoint) -> Resumption:
+        """Raises IntegrityError, BlobMissing, FormatTooNew."""
+        return cls(checkpoint, runs.manifest(checkpoint), blobs)
+
+    @property
+    def standing(self) -> Standing:
+        """Where training stood."""
+        return Standing(self.checkpoint.step, self.checkpoint.epoch, self.checkpoint.step_in_epoch)
+
+    @cached_property
+    def value(self) -> Mapping[str, Any]:
+        """All that was kept beside the variables."""
+        tensors = [tensor for tensor in self.manifest.tensors if tensor.name.startswith(TRAINING)]
+        views = self.blobs.map(tensors).views
+        arrays = {tensor.name.removeprefix(TRAINING): array(tensor, views[tensor.name]) for tensor in tensors}
+        value = state.unpack(self._stored.part(STATE), arrays)
+        if not isinstance(value, dict):
+            raise IntegrityError(f"{STATE} holds no mapping", found=type(value).__name__, hint="run: modelkeep fsck")
+        return value
+
+    @cached_property
+    def curves(self) -> Curves:
+        """What the run had logged."""
+        return Curves.from_json(self._stored.part(CURVES))
+
+    def put_back(self, model: keras.Model) -> None:
+        """Give a model its variables, those of its optimizer and metrics among them.
+
+        Raises NotFaithful where layers, optimizers, names, shapes or dtypes differ.
+        """
+        mapped = self.blobs.map(network_tensors(self.manifest, optimizer=bool(getattr(model, "compiled", False))))
+        restore_into(model, self.manifest, self._stored.part, mapped.views)
+
+    def put_back_optimizers(self, model: keras.Model, optimizers: Optimizers) -> None:
+        """Give optimizers that the model was not compiled with their state. Raises NotFaithful where they differ."""
+        targets = self.value["optimizers"]
+        for name, optimizer in optimizers.items():
+            path = f"{OTHERS}/{name}"
+            if path not in targets:
+                raise NotFaithful(f"no optimizer {name!r} was kept", expected=", ".join(_others(targets)) or "none")
+            if not optimizer.built and targets[path] is not None:
+                weights = inventory(internals.walk(model)).variables
+                optimizer.build([weights[target] for target in targets[path]])
+        found = inventory(nodes_of(model, optimizers))
+        wanted = {name: v for name, v in found.variables.items() if name.startswith(f"optimizer/{OTHERS}/")}
+        stored = {tensor.name: tensor for tensor in self.manifest.tensors if tensor.name in wanted}
+        if wanted.keys() != stored.keys():
+            missing = ", ".join(sorted(wanted.keys() - stored.keys())[:5])
+            raise NotFaithful("the optimizer has other variables than were kept", found=f"also {missing}")
+        views = self.blobs.map(list(stored.values())).views
+        for name, variable in wanted.items():
+            assign(variable, array(stored[name], views[name]))
+
+    def compare(self, captured: Captured) -> Iterator[Finding]:
+        """What ``compile`` was told otherwise than when this was kept."""
+        if COMPILE not in captured.parts or not any(part.name == COMPILE for part in self.manifest.parts):
+            return
+        was, now = json.loads(self._stored.part(COMPILE)), json.loads(captured.parts[COMPILE])
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                message = f"compile was told {_shown(was, name)} before and {_shown(now, name)} now"
+                if name == "optimizer":
+                    message += "; its variables, the learning rate among them, are those of the checkpoint"
+                yield Finding("compile-changed", Severity.WARNING, message, name)
+
+    @property
+    def _stored(self) -> Stored:
+        return Stored(self.manifest, self.blobs)
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    text = json.dumps(values.get(name), sort_keys=True)
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _others(targets: Mapping[str, Any]) -> list[str]:
+    return [path.removeprefix(f"{OTHERS}/") for path in targets if path.startswith(f"{OTHERS}/")]
