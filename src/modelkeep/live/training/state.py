@@ -24,6 +24,8 @@ import msgspec
 import numpy as np
 
 from modelkeep.errors import IntegrityError, UsageError
+from modelkeep.refs import Digest
+from modelkeep.storage.hashing import digest_of
 
 APART = 64 * 1024
 """Bytes from which on an array is a tensor of its own, beside the document."""
@@ -89,12 +91,19 @@ def unpack(document: bytes, arrays: Mapping[str, Array]) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether :func:`pack` takes ``value``; nothing is copied to find out."""
+    """Whether :func:`pack` takes ``value``."""
     try:
-        _Packing(copies=False).plain(value, ())
+        _Packing(at_once=True).plain(value, ())
     except UsageError:
         return False
     return True
+
+
+def digest(value: Any) -> Digest:
+    """A digest that differs where :func:`pack` would tell another value, of what :func:`is_plain` is true of."""
+    packing = _Packing(at_once=True)
+    document = msgspec.msgpack.encode(packing.plain(value, ()))
+    return digest_of(document, *(array.reshape(-1).view(np.uint8).data for array in packing.arrays.values()))
 
 
 _Path: TypeAlias = "tuple[str, ...]"
@@ -102,7 +111,7 @@ _Path: TypeAlias = "tuple[str, ...]"
 
 @dataclass(slots=True)
 class _Packing:
-    copies: bool = True
+    at_once: bool = False  # nothing changes before all of it is used: no copies
     arrays: dict[str, Array] = field(default_factory=dict)
     copied: dict[int, tuple[Array, Array]] = field(default_factory=dict)  # by id of the array, which is held with it
 
@@ -167,8 +176,7 @@ class _Packing:
         if value.nbytes < APART:
             return {"array": [dtype, shape, order, value.tobytes(order)]}  # type: ignore[arg-type]
         name = "/".join(path) or "value"
-        if self.copies:
-            self.arrays[name] = self.apart(value, constant)
+        self.arrays[name] = self.apart(value, constant or self.at_once)
         return {"apart": [dtype, shape, order, name]}
 
     def apart(self, value: Array, constant: bool) -> Array:
@@ -178,7 +186,7 @@ class _Packing:
             self.copied[id(value)] = value, kept if _is_tensor(value.dtype) else kept.reshape(-1).view(np.uint8)
         return self.copied[id(value)][1]
 
-    def constant(self, value: Constant, path: _Path) -> Any:
+    def constant_(self, value: Constant, path: _Path) -> Any:
         return self.array(value.array, path, constant=True)
 
 
@@ -191,7 +199,7 @@ _WRITERS: dict[type, Callable[[_Packing, Any, _Path], Any]] = {
     set: _Packing.set_,
     frozenset: _Packing.set_,
     np.ndarray: _Packing.array,
-    Constant: _Packing.constant,
+    Constant: _Packing.constant_,
 }
 
 

@@ -1,0 +1,300 @@
+"""States of callbacks: what they remember from one epoch to the next.
+
+Three ways, the first that fits:
+
+* a callback with ``get_state()`` and ``set_state(value)``, values as ``state.pack`` takes them, tells its own;
+* of Keras' own callbacks what is below, and of subclasses of them their further plain attributes, too, except those
+  that are named like an argument of the constructor: that is configuration, and who resumes may give another;
+* of any other nothing is kept. :class:`Watched` notices if that would have mattered.
+
+What is not a callback's own attribute (learning rates are the optimizer's variables) is not kept here.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import FunctionType
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from modelkeep.live.training import state
+from modelkeep.report import Finding, Severity, several
+
+Callback: TypeAlias = keras.callbacks.Callback
+
+_COUNTED = ("_batches_seen_since_last_saving", "_last_batch_seen", "_current_epoch")
+_KEPT: dict[str, tuple[str, ...]] = {
+    "EarlyStopping": ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
+    "ReduceLROnPlateau": ("best", "cooldown_counter", "wait"),
+    "ModelCheckpoint": ("best", *_COUNTED),
+    "OrbaxCheckpoint": ("best", "_total_batches_seen", *_COUNTED),
+    "BackupAndRestore": _COUNTED,
+    "SwapEMAWeights": ("_ema_weights_in_model",),
+    "History": ("epoch", "history"),
+    "CSVLogger": ("keys",),
+    "TensorBoard": (
+        "_global_train_batch",
+        "_global_test_batch",
+        "_previous_epoch_iterations",
+        "_train_accumulated_time",
+    ),
+}
+"""Attributes of Keras' own callbacks that change while training goes on; those of them that a release has.
+
+The direction in which a monitored value improves is in :func:`_direction`. Not here, as they remember nothing:
+LearningRateScheduler, TerminateOnNaN, RemoteMonitor, ProgbarLogger, LambdaCallback.
+"""
+
+
+def capture(callback: Callback) -> dict[str, Any] | None:
+    """What ``callback`` remembers, as ``state.pack`` takes it; None where nothing can be known of it.
+
+    Raises whatever its own ``get_state`` raises.
+    """
+    told: dict[str, Any] = {}
+    if _is_keras(callback):
+        told["attributes"] = {name: _plain(name, vars(callback)[name]) for name in _kept(callback)}
+        told.update({part: take(callback) for part, (take, _) in _PARTS.items()})
+    if _tells(callback):
+        told["own"] = callback.get_state()
+    return told or None
+
+
+def restore(callback: Callback, value: dict[str, Any]) -> tuple[Finding, ...]:
+    """Give ``callback`` back what :func:`capture` told. Keras' own forget at ``on_train_begin``: call it after that.
+
+    The finding is of rows that a CSVLogger no longer has. Raises whatever its own ``set_state`` raises.
+    """
+    findings: list[Finding] = []
+    for part, (_, give) in _PARTS.items():
+        if value.get(part) is not None:
+            findings += give(callback, value[part]) or ()
+    for name, content in value.get("attributes", {}).items():
+        setattr(callback, name, content)
+    if "own" in value and _tells(callback):
+        callback.set_state(value["own"])
+    return tuple(findings)
+
+
+# --- a list of them
+
+
+def capture_all(callbacks: Sequence[Callback]) -> list[list[Any]]:
+    """The states of a list, in order: ``[class, state]`` each."""
+    return [[_name(callback), capture(callback)] for callback in callbacks]
+
+
+def restore_all(callbacks: Sequence[Callback], saved: Sequence[Sequence[Any]]) -> tuple[Finding, ...]:
+    """Give each callback its own of the states that :func:`capture_all` told, and say which found no other half.
+
+    A state goes to the callback of the same class in the same place, or to the only one of a class that had only one.
+    """
+    now, then = [_name(callback) for callback in callbacks], [name for name, _ in saved]
+    places = {place: place for place, name in enumerate(now) if then[place : place + 1] == [name]}
+    for place, name in enumerate(now):
+        if place not in places and now.count(name) == then.count(name) == 1:
+            places[place] = then.index(name)
+    findings: list[Finding] = []
+    for place in range(len(now)):
+        if place in places and (value := saved[places[place]][1]) is not None:
+            findings += restore(callbacks[place], value)
+        elif place not in places and capture(callbacks[place]) is not None:
+            message = "was not in this place when the checkpoint was written: it begins anew"
+            findings.append(Finding("callback-new", Severity.WARNING, message, now[place], {"place": place}))
+    for place in sorted(set(range(len(then))) - set(places.values())):
+        if saved[place][1] is not None:
+            message = "was in this place when the checkpoint was written: what it remembered is dropped"
+            findings.append(Finding("callback-gone", Severity.WARNING, message, then[place], {"place": place}))
+    return tuple(findings)
+
+
+# --- what cannot be kept
+
+
+def doubts(callback: Callback) -> tuple[Finding, ...]:
+    """What is known beforehand: that a callback's state will not, or not fully, come back."""
+    name = _name(callback)
+    if isinstance(callback, keras.callbacks.BackupAndRestore):
+        message = "two keepers for one training: the checkpoints of this run count, leave this callback out"
+        return (Finding("two-keepers", Severity.WARNING, message, name),)
+    halves = [method for method in ("get_state", "set_state") if callable(getattr(callback, method, None))]
+    if len(halves) == 1:
+        message = f"has {halves[0]} alone: nothing is kept without the other"
+        return (Finding("callback-not-kept", Severity.WARNING, message, name),)
+    if isinstance(callback, keras.callbacks.LambdaCallback) and any(map(_may_remember, vars(callback).values())):
+        message = "what its functions remember is not kept"
+        return (Finding("callback-not-kept", Severity.NOTE, message, name),)
+    return ()
+
+
+class Watched:
+    """Callbacks whose state nobody keeps, and what their plain attributes were when training began."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._before = [(callback, _prints(callback)) for callback in callbacks if not _tells(callback)]
+        self._said: set[int] = set()
+
+    def doubts(self) -> tuple[Finding, ...]:
+        """A finding for each callback of which attributes changed that no checkpoint holds; said once."""
+        found = []
+        for place, (callback, before) in enumerate(self._before):
+            now = _prints(callback)
+            changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+            if changed and place not in self._said:
+                self._said.add(place)
+                message = f"{several(changed)} changed, and no checkpoint holds it: add get_state and set_state"
+                details = {"attributes": changed}
+                found.append(Finding("callback-not-kept", Severity.WARNING, message, _name(callback), details))
+        return tuple(found)
+
+
+def _prints(callback: Callback) -> dict[str, str]:
+    """The plain attributes that are not kept, told by their bytes."""
+    kept = _kept(callback) if _is_keras(callback) else frozenset()
+    names = set(vars(callback)) - {"params", "_model", *kept}
+    if _is_keras(callback):
+        names -= _assigned_by_keras(callback.__class__)
+    return {name: state.digest(value) for name in names if state.is_plain(value := vars(callback)[name])}
+
+
+def _may_remember(function: Any) -> bool:
+    plain = isinstance(function, FunctionType) and function.__closure__ is None
+    return callable(function) and not plain
+
+
+# --- what is whose
+
+
+def _name(callback: Callback) -> str:
+    cls = type(callback)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _tells(callback: Callback) -> bool:
+    return callable(getattr(callback, "get_state", None)) and callable(getattr(callback, "set_state", None))
+
+
+def _of_keras(cls: type) -> bool:
+    return cls.__module__.startswith("keras.") and cls is not keras.callbacks.Callback
+
+
+def _is_keras(callback: Callback) -> bool:
+    return any(map(_of_keras, type(callback).__mro__))
+
+
+def _kept(callback: Callback) -> frozenset[str]:
+    """The attributes that a checkpoint holds of one of Keras' callbacks, or of a subclass."""
+    cls: Any = type(callback)
+    names = {name for base in cls.__mro__ if _of_keras(base) for name in _KEPT.get(base.__name__, ())}
+    if not _of_keras(cls):
+        further = set(vars(callback)) - _assigned_by_keras(cls) - _arguments(cls)
+        names |= {name for name in further if state.is_plain(vars(callback)[name])}
+    return frozenset(names & set(vars(callback)))
+
+
+@cache
+def _assigned_by_keras(cls: type[Any]) -> frozenset[str]:
+    """The attributes that methods of Keras' classes set: their configuration, and what follows from it."""
+    methods = [one for base in cls.__mro__ if base.__module__.startswith("keras.") for one in vars(base).values()]
+    return frozenset(
+        line.argval
+        for method in methods
+        if isinstance(method, FunctionType)
+        for line in dis.get_instructions(method)
+        if line.opname == "STORE_ATTR"
+    )
+
+
+@cache
+def _arguments(cls: type[Any]) -> frozenset[str]:
+    constructors = [base.__init__ for base in cls.__mro__ if "__init__" in vars(base) and base is not object]  # type: ignore[misc]
+    return frozenset(name for constructor in constructors for name in inspect.signature(constructor).parameters)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """An attribute as ``state.pack`` takes it; tensors come back as NumPy scalars or arrays of the same dtype."""
+    if name == "best_weights" and isinstance(value, list):
+        return [state.Constant(array) for array in value]  # a new list of new arrays each time, only ever read
+    if keras.ops.is_tensor(value):
+        return keras.ops.convert_to_numpy(value)[()]
+    return value
+
+
+# --- what is more than an attribute
+
+
+def _direction(callback: Callback) -> str | None:
+    """In which direction a monitored value improves; Keras decides that at the first epoch's end."""
+    chosen = vars(callback).get("monitor_op")
+    return next((word for word in ("less", "greater") if chosen is getattr(keras.ops, word)), None)
+
+
+def _set_direction(callback: Callback, word: str) -> None:
+    # As Keras itself does then. Were it left to do so again, older releases would forget the best value with it.
+    if vars(callback).get("monitor_op", callback) is None:
+        callback.monitor_op = getattr(keras.ops, word)
+        if word == "less" and hasattr(callback, "min_delta"):
+            callback.min_delta *= -1
+
+
+def _epoch_time(callback: Callback) -> float | None:
+    """Seconds since the epoch began, as TensorBoard counts."""
+    began = vars(callback).get("_epoch_start_time")
+    return None if began is None else time.time() - began
+
+
+def _set_epoch_time(callback: Callback, seconds: float) -> None:
+    callback._epoch_start_time = time.time() - seconds
+
+
+_TAIL = 256  # bytes by which a file is known again
+
+
+def _rows(callback: Callback) -> dict[str, Any] | None:
+    """Where the file of a CSVLogger ends, and how; all of it, where Keras will begin it anew with the next ``fit``."""
+    if not isinstance(callback, keras.callbacks.CSVLogger) or not os.path.exists(callback.filename):
+        return None
+    with open(callback.filename, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+        file.seek(0)
+        content = None if callback.append else np.frombuffer(file.read(), np.uint8)
+    return {"size": size, "tail": tail, "content": None if content is None else state.Constant(content)}
+
+
+def _set_rows(callback: Callback, rows: dict[str, Any]) -> list[Finding]:
+    """Cut the file to the rows that the checkpoint knows, or write them again."""
+    size, tail, content = rows["size"], rows["tail"], rows["content"]
+    callback.append_header = size == 0
+    callback.csv_file.close()
+    try:
+        with open(callback.filename, "rb+") as file:
+            file.seek(max(0, size - len(tail)))
+            if file.read(len(tail)) == tail:
+                file.truncate(size)
+            elif content is not None:
+                file.seek(0)
+                file.write(content)
+                file.truncate()
+            else:
+                callback.append_header = file.seek(0, os.SEEK_END) == 0
+                message = "is not the file that had the earlier rows: those from here on are put at its end"
+                return [Finding("csv-rows-lost", Severity.WARNING, message, callback.filename)]
+    finally:
+        callback.csv_file = open(callback.filename, "a")  # noqa: SIM115 (the callback closes it)
+    return []
+
+
+_PARTS: dict[str, tuple[Callable[[Callback], Any], Callable[[Callback, Any], list[Finding] | None]]] = {
+    "direction": (_direction, _set_direction),
+    "epoch_time": (_epoch_time, _set_epoch_time),
+    "rows": (_rows, _set_rows),
+}
