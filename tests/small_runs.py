@@ -33,6 +33,7 @@ def draft(
         version=version_of(step),
         created="2024-05-01T00:00:00Z",
         writer="modelkeep tests",
+        kind="weights",
         tensors=tuple(tensor for part in written for tensor in part.tensors),
     )
     digest, created = blobs.put_new(encode(manifest))

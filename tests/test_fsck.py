@@ -11,10 +11,13 @@ from modelkeep.fsck import fsck
 from modelkeep.manifest import Manifest, Part, Piece, Tensor
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Severity
+from modelkeep.retention import Retention
+from modelkeep.runs import Runs
 from modelkeep.snapshots import EVERY
 from modelkeep.storage.blobs import blob_key
 from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.memory import MemoryStore
+from small_runs import add
 from small_versions import publish
 
 
@@ -71,6 +74,39 @@ def test_a_missing_blob_names_the_version_that_needs_it(registry: Registry) -> N
     (failure,) = found(registry)
     assert "missing" in failure.message
     assert failure.details["versions"] == ["a:1.0.0"]
+
+
+def test_checkpoints_are_checked_and_named_by_their_step(registry: Registry) -> None:
+    add(registry.store, "team/r", 1200, b"weights")
+    add(registry.store, "team/r", 1300, b"weights", b"more")
+    assert "2 checkpoints of 1 runs can be read" in [finding.message for finding in fsck(registry)]
+    flip(registry, blob_key(digest_of(b"more")))
+    registry.store.delete(blob_key(digest_of(b"weights")))
+    assert {failure.subject: failure.details["versions"] for failure in found(registry)} == {
+        digest_of(b"more"): ["team/r@1300"],
+        digest_of(b"weights"): ["team/r@1200", "team/r@1300"],
+    }
+
+
+def test_a_damaged_checkpoint_is_told_by_its_number(registry: Registry) -> None:
+    add(registry.store, "r", 1, b"weights")
+    add(registry.store, "r", 2, b"weights")
+    flip(registry, "checkpoints/r/entries/000000000002.json", 100)
+    (failure,) = found(registry)
+    assert (failure.check, failure.subject) == ("checkpoint", "checkpoint 2 of r")
+    assert failure.details["versions"] == ["r@1"]
+
+
+def test_what_a_run_deletes_while_it_is_checked_is_no_damage(registry: Registry) -> None:
+    add(registry.store, "r", 1, b"old")
+    add(registry.store, "r", 2, b"new")
+
+    def go_on(what: str, *_: int) -> None:
+        if what == "reading checkpoints":
+            Runs(registry.store, registry.blobs).prune("r", Retention(last=1))
+
+    assert fsck(registry, progress=go_on).ok
+    assert registry.blobs.refresh([digest_of(b"old")]) == [digest_of(b"old")]
 
 
 def test_a_damaged_manifest_is_one_finding(registry: Registry) -> None:

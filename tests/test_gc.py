@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -12,9 +13,14 @@ from modelkeep.entry import entry_key
 from modelkeep.errors import BlobMissing, FormatTooNew, IntegrityError, LedgerDamaged, ModelkeepError, UsageError
 from modelkeep.gc import gc
 from modelkeep.registry import Registry
+from modelkeep.retention import Retention
+from modelkeep.runs import Runs
 from modelkeep.snapshots import EVERY
-from modelkeep.storage.blobs import blob_key
+from modelkeep.storage.blobs import Blobs, blob_key
 from modelkeep.storage.memory import MemoryStore
+from modelkeep.storage.protocol import ObjectStore
+from modelkeep.testing.faults import Fault, FaultyStore, Method
+from small_runs import add
 from small_versions import publish
 
 NOW = timedelta(0)
@@ -118,7 +124,7 @@ def lose_the_ledger(registry: Registry) -> None:
 
 
 def hold_something_of_a_later_modelkeep(registry: Registry) -> None:
-    registry.store.create("checkpoints/run/1.json", [b"{}"])
+    registry.store.create("datasets/d/1.json", [b"{}"])
 
 
 @pytest.mark.parametrize(
@@ -145,9 +151,66 @@ def test_on_any_doubt_nothing_is_removed(registry: Registry, doubt: object, erro
 
 def test_documents_elsewhere_can_hold_on_to_blobs(registry: Registry) -> None:
     held = registry.blobs.put(b"slot")
-    registry.store.create("checkpoints/run/1.json", [held.encode()])
-    swept = gc(registry, grace=NOW, roots={"checkpoints": lambda data: [data.decode()]})
+    registry.store.create("datasets/d/1.json", [held.encode()])
+    swept = gc(registry, grace=NOW, roots={"datasets": lambda data: [data.decode()]})
     assert (swept.kept, swept.removed) == (1, 0)
+
+
+def test_what_a_checkpoint_needs_stays(registry: Registry) -> None:
+    checkpoint = add(registry.store, "team/r", 1, b"weights", b"slots")
+    registry.blobs.put(b"stray")
+    assert gc(registry, grace=NOW).removed_bytes == len(b"stray")
+    assert blobs(registry) == Runs(registry.store, registry.blobs).digests(checkpoint)
+
+
+def lose_a_checkpoint_s_manifest(registry: Registry) -> None:
+    registry.store.delete(blob_key(add(registry.store, "r", 1).manifest))
+
+
+def damage_a_checkpoint(registry: Registry) -> None:
+    add(registry.store, "r", 1)
+    damage(registry, "checkpoints/r/entries/000000000001.json")
+
+
+@pytest.mark.parametrize("doubt", [lose_a_checkpoint_s_manifest, damage_a_checkpoint])
+def test_on_any_doubt_about_a_checkpoint_nothing_is_removed(
+    registry: Registry, doubt: Callable[[Registry], None]
+) -> None:
+    registry.blobs.put(b"stray")
+    doubt(registry)
+    before = blobs(registry)
+    with pytest.raises(IntegrityError):
+        gc(registry, grace=NOW)
+    assert blobs(registry) == before
+
+
+class Training(FaultyStore):
+    """A run goes on whenever gc asks the store for something: it adds a checkpoint and deletes the one before."""
+
+    def __init__(self, inner: ObjectStore, turns: int) -> None:
+        super().__init__(inner)
+        self.turns = turns
+        self.runs = Runs(inner, Blobs(inner))
+
+    def _begin(self, method: Method, key: str) -> Sequence[Fault]:
+        if self.turns and "r/entries" in key:
+            self.turns -= 1
+            last = self.runs.find("r")
+            known = {tensor.digest: tensor.pieces for tensor in self.runs.manifest(last).tensors}
+            add(self.inner, "r", last.step + 1, b"frozen", b"%d" % last.step, runs=self.runs, known=known)
+            self.runs.prune("r", Retention(last=1))
+        return super()._begin(method, key)
+
+
+@pytest.mark.parametrize("turns", range(1, 12))
+def test_what_a_run_goes_on_needing_is_never_taken_while_it_goes_on(turns: int) -> None:
+    store = MemoryStore()
+    add(store, "r", 0, b"frozen", b"first")
+    gc(Registry(Training(store, turns)), grace=NOW)
+    runs = Runs(store, Blobs(store))
+    (last,) = runs.checkpoints("r")
+    assert last.step == turns
+    assert runs.digests(last) <= {"blake3:" + info.key.rpartition("/")[2] for info in store.list("blobs/")}
 
 
 def test_a_negative_grace_is_refused(registry: Registry) -> None:

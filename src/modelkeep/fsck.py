@@ -1,19 +1,21 @@
-"""Reading a whole store again: what is damaged, and which versions it touches."""
+"""Reading a whole store again: what is damaged, and which versions and checkpoints it touches."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from modelkeep.catalog import VersionRecord
+from modelkeep.checkpoint import Checkpoint
 from modelkeep.entry import Annotate, Attach, Delete, Entry, Publish, Yank, damaged, decode
-from modelkeep.errors import IntegrityError, ModelkeepError
+from modelkeep.errors import IntegrityError, ModelkeepError, RunNotFound
 from modelkeep.ledger import State, fold, record_of, renewed
-from modelkeep.manifest import Piece
+from modelkeep.manifest import Manifest, Piece
 from modelkeep.registry import Registry
 from modelkeep.report import Finding, Report, Severity, several
+from modelkeep.runs import Runs
 from modelkeep.sizes import human_bytes
 from modelkeep.snapshots import Root
 from modelkeep.storage.blobs import blob_key
@@ -21,21 +23,22 @@ from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.protocol import Progress
 from modelkeep.verify import UNREADABLE, check_structure, on_all_cores
 
-Names = set[str]  # model:version
+Names = set[str]  # model:version, run@step
 Packed = tuple[str, tuple[Piece, ...]]  # a tensor: its digest, and where its bytes lie
 Item = TypeVar("Item")
 
 
 def fsck(registry: Registry, *, progress: Progress | None = None) -> Report:
-    """Check every ledger entry, snapshot, manifest, blob and packed tensor; damage never stops it.
+    """Check every ledger entry, snapshot, checkpoint, manifest, blob and packed tensor; damage never stops it.
 
-    ``details["versions"]`` of a finding holds the versions it touches, as ``model:version``. Snapshots that are
-    passed over are warnings, blobs that nothing refers to a note. A version that is deleted and swept away
+    ``details["versions"]`` of a finding holds what it touches, as ``model:version`` and ``run@step``. Snapshots
+    that are passed over are warnings, blobs that nothing refers to a note. A version that is deleted and swept away
     by a ``gc`` while this runs may show as missing blobs.
     """
     ledgers = [
         _Ledger.read(registry, model) for model in _each(list(registry.ledgers.models()), "reading ledgers", progress)
     ]
+    runs = [_Run.read(registry, run) for run in _each(list(_runs(registry).names()), "reading runs", progress)]
     # Listed after the ledgers, so that every blob of a version seen there is there by now.
     contents = _Contents(registry)
     versions = [
@@ -43,8 +46,13 @@ def fsck(registry: Registry, *, progress: Progress | None = None) -> Report:
     ]
     for model, record in _each(versions, "reading manifests", progress):
         contents.add(model, record)
+    checkpoints = [checkpoint for run in runs for checkpoint in run.checkpoints]
+    for checkpoint in _each(checkpoints, "reading checkpoints", progress):
+        contents.add_checkpoint(checkpoint)
     findings = [finding for ledger in ledgers for finding in ledger.findings]
-    return Report(f"fsck {registry.store.url}", (*findings, *_summary(ledgers), *contents.check(progress)))
+    findings += [finding for run in runs for finding in run.findings]
+    findings += (*_summary(ledgers), *_summary_of_runs(runs), *contents.check(progress))
+    return Report(f"fsck {registry.store.url}", tuple(findings))
 
 
 def _each(items: list[Item], what: str, progress: Progress | None) -> Iterator[Item]:
@@ -58,6 +66,39 @@ def _summary(ledgers: list[_Ledger]) -> Iterator[Finding]:
     if not any(ledger.findings for ledger in ledgers):
         entries = sum(ledger.length for ledger in ledgers)
         yield Finding("ledger", Severity.OK, f"{entries:,} entries of {len(ledgers):,} models fit together")
+
+
+def _summary_of_runs(runs: list[_Run]) -> Iterator[Finding]:
+    if runs and not any(run.findings for run in runs):
+        checkpoints = sum(len(run.checkpoints) for run in runs)
+        yield Finding("checkpoint", Severity.OK, f"{checkpoints:,} checkpoints of {len(runs):,} runs can be read")
+
+
+def _runs(registry: Registry) -> Runs:
+    return Runs(registry.store, registry.blobs)
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run's checkpoints, as far as they can be read."""
+
+    checkpoints: list[Checkpoint]
+    findings: list[Finding]
+
+    @classmethod
+    def read(cls, registry: Registry, run: str) -> _Run:
+        try:
+            checkpoints, errors = _runs(registry).read(run)
+        except RunNotFound:  # deleted meanwhile
+            return cls([], [])
+        touched = {"versions": [checkpoint.ref for checkpoint in checkpoints]}
+        return cls(
+            checkpoints,
+            [
+                Finding("checkpoint", Severity.FAILURE, str(error), f"checkpoint {number} of {run}", touched)
+                for number, error in errors.items()
+            ],
+        )
 
 
 @dataclass(slots=True)
@@ -153,17 +194,26 @@ class _Contents:
         self._tensors: dict[Packed, Names] = defaultdict(set)
         self._unreadable: dict[str, str] = {}  # manifests, by digest
         self._misfits: list[Finding] = []  # what manifests say that does not fit together
+        self._checkpoints: dict[str, set[tuple[str, int]]] = defaultdict(set)  # run and numbers, by name
 
     def add(self, model: str, record: VersionRecord) -> None:
         """Count what a version refers to, and look whether its manifest makes sense."""
         name = f"{model}:{record.version}"
         for attachment in record.attachments:
             self._users[attachment.digest].add(name)
-        self._users[record.digest].add(name)
+        self._add(name, record.digest, lambda: self._registry.manifest(model, record))
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Likewise for a checkpoint."""
+        self._checkpoints[checkpoint.ref].add((checkpoint.run, checkpoint.number))
+        self._add(checkpoint.ref, checkpoint.manifest, lambda: _runs(self._registry).manifest(checkpoint))
+
+    def _add(self, name: str, digest: str, read: Callable[[], Manifest]) -> None:
+        self._users[digest].add(name)
         try:
-            manifest = self._registry.manifest(model, record)
+            manifest = read()
         except UNREADABLE as error:
-            self._unreadable[record.digest] = str(error)
+            self._unreadable[digest] = str(error)
             return
         for digest in manifest.blobs():
             self._users[digest].add(name)
@@ -177,6 +227,9 @@ class _Contents:
         there = self._there
         wrong = self._unreadable | {digest: "is missing" for digest in self._users if digest not in there}
         wrong |= _problems(on_all_cores("checking blobs", there, self._registry.blobs.check, progress))
+        self._forget_deleted()
+        exists = self._registry.blobs.exists
+        wrong = {digest: wrong[digest] for digest in wrong if self._users.get(digest) or exists(digest)}
         yield from (self._finding("blob", digest, wrong[digest], self._users.get(digest)) for digest in sorted(wrong))
         yield from self._misfits
 
@@ -190,6 +243,14 @@ class _Contents:
         if unused:
             size = human_bytes(sum(there[digest] for digest in unused))
             yield Finding("blob", Severity.NOTE, f"{len(unused):,} blobs, {size}, are referred to by no version")
+
+    def _forget_deleted(self) -> None:
+        """Runs go on deleting checkpoints, and their blobs with them: that is no damage."""
+        runs = {run for numbers in self._checkpoints.values() for run, _ in numbers}
+        there = {(run, number) for run in runs for number in _runs(self._registry).numbers(run)}
+        gone = {name for name, numbers in self._checkpoints.items() if not numbers & there}
+        for users in (*self._users.values(), *self._tensors.values()):
+            users -= gone
 
     def _inside(self) -> Iterator[tuple[Packed, int]]:
         """Tensors that are not one whole blob, whose own digest says all, with their sizes."""
@@ -205,7 +266,7 @@ class _Contents:
         return sum(piece.size for piece in pieces)
 
     def _finding(self, check: str, digest: str, problem: str, users: Names | None) -> Finding:
-        if users is None:
+        if not users:
             # A save that has the same bytes would rely on it.
             return Finding(check, Severity.WARNING, f"{problem}; no version refers to it: delete it", digest)
         names = sorted(users)

@@ -1,17 +1,19 @@
-"""Removing blobs that no version refers to. Never on doubt: what cannot be read stops it before it begins."""
+"""Removing blobs that no version and no checkpoint refers to. Never on doubt: what cannot be read stops it first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 
-from modelkeep.errors import FormatTooNew, UsageError
+from modelkeep.errors import BlobMissing, CheckpointNotFound, FormatTooNew, UsageError
 from modelkeep.registry import GRACE, Registry
+from modelkeep.runs import Runs
 from modelkeep.storage.protocol import ObjectInfo, Progress
 
-_KNOWN = frozenset({"blobs", "models"})
+_KNOWN = frozenset({"blobs", "models", "checkpoints"})
 Roots = Mapping[str, Callable[[bytes], Iterable[str]]]
 
 
@@ -36,10 +38,10 @@ def gc(
     roots: Roots = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Swept:
-    """Remove every blob that no live version or attachment refers to and that is older than ``grace``.
+    """Remove every blob that no live version, attachment or checkpoint refers to and that is older than ``grace``.
 
-    ``grace`` must be longer than any save takes from its last look at its blobs to its ledger entry: 60
-    seconds and the writing of one manifest. ``roots`` maps further top folders of the store to functions that
+    ``grace`` must be longer than any save, or writing of a checkpoint, takes from its last look at its blobs to its
+    entry: 60 seconds and the writing of one manifest. ``roots`` maps further top folders of the store to functions that
     give the digests a document there refers to.
 
     Raises LedgerDamaged, BlobMissing, IntegrityError or FormatTooNew where anything that may refer to blobs
@@ -104,7 +106,31 @@ def _mark(registry: Registry, roots: Roots, progress: Progress | None) -> set[st
                 marked.update(attachment.digest for attachment in record.attachments)
         if progress:
             progress("marking models", position + 1, len(models))
+    marked |= _mark_checkpoints(Runs(registry.store, registry.blobs))
     for folder, digests_of in roots.items():
         for info in registry.store.list(f"{folder}/"):
             marked.update(digests_of(registry.store.get(info.key)))
     return marked
+
+
+def _mark_checkpoints(runs: Runs) -> set[str]:
+    """What checkpoints refer to, while runs go on adding and deleting them."""
+    marked: set[str] = set()
+    listed: set[tuple[str, int]] | None = None
+    # Of a listing that others change meanwhile, what was added just before a deletion may be missing: it is
+    # complete where the next one says the same.
+    while listed != (there := {(run, number) for run in runs.names() for number in runs.numbers(run)}):
+        for run, number in there - (listed or set()):
+            with suppress(CheckpointNotFound):
+                marked |= _needed(runs, run, number)
+        listed = there
+    return marked
+
+
+def _needed(runs: Runs, run: str, number: int) -> frozenset[str]:
+    checkpoint = runs.entry(run, number)
+    try:
+        return runs.digests(checkpoint)
+    except BlobMissing:
+        runs.entry(run, number)  # deleted meanwhile, and its manifest with it?
+        raise

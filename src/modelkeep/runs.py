@@ -149,7 +149,7 @@ class Runs:
             try:
                 checkpoints.append(self.entry(run, number))
             except CheckpointNotFound:
-                continue  # retention was faster
+                continue  # deleted since they were listed, after a newer one was added
             except (IntegrityError, FormatTooNew) as error:
                 errors[number] = error
         return checkpoints, errors
@@ -186,10 +186,9 @@ class Runs:
             )
         return manifest
 
-    def digests(self, data: bytes) -> set[str]:
-        """Every blob that an entry needs, by the bytes of its file. Raises IntegrityError, FormatTooNew."""
-        checkpoint = decode(data)
-        return {checkpoint.manifest} | self._blobs_of(checkpoint)
+    def digests(self, checkpoint: Checkpoint) -> frozenset[str]:
+        """Every blob that a checkpoint needs. Raises BlobMissing, IntegrityError, FormatTooNew."""
+        return self._blobs_of(checkpoint) | {checkpoint.manifest}
 
     def _blobs_of(self, checkpoint: Checkpoint) -> frozenset[str]:
         if checkpoint.manifest not in self._needs:
@@ -243,7 +242,7 @@ class Runs:
             raise
 
     def _refresh(self, draft: Checkpoint) -> None:
-        needed = {draft.manifest} | self._blobs_of(draft)
+        needed = self.digests(draft)
         gone = self._blobs.refresh(sorted(needed - draft.created_blobs.keys()))
         gone += [digest for digest in sorted(needed & draft.created_blobs.keys()) if not self._blobs.exists(digest)]
         if gone:
@@ -306,7 +305,7 @@ class Runs:
 
     def _created_only_for(self, dropped: Iterable[Checkpoint], kept: Iterable[Checkpoint]) -> Iterator[_Created]:
         """The blobs that the dropped ones created, that none of the others names, and that nobody refreshed since."""
-        needed = {digest for checkpoint in kept for digest in {checkpoint.manifest} | self._blobs_of(checkpoint)}
+        needed = {digest for checkpoint in kept for digest in self.digests(checkpoint)}
         created = {digest: time for checkpoint in dropped for digest, time in checkpoint.created_blobs.items()}
         for digest in sorted(created.keys() - needed):
             for info in self._store.list(blob_key(digest)):
