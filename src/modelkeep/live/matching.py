@@ -74,11 +74,11 @@ class _Plan:
             yield self._pair(variable, tensor, left=_owner(variable) in left)
         for variable in self.missing:
             severity = Severity.WARNING if _owner(variable) in left else Severity.FAILURE
-            text = f"{_form(_shape(variable), _dtype(variable))} has no tensor in the file"
+            text = f"{form_of(_shape(variable), _dtype(variable))} has no tensor in the file"
             yield Finding("weights-missing", severity, text, variable.path, _details(variable=variable))
         for tensor in self.unused:
             severity = Severity.WARNING if self._is_named(tensor.name) else Severity.FAILURE
-            text = f"{_form(tensor.shape, tensor.dtype)} has no variable in the model"
+            text = f"{form_of(tensor.shape, tensor.dtype)} has no variable in the model"
             yield Finding("weights-unused", severity, text, tensor.name, _details(tensor=tensor))
         for entry in self.skip:
             if not any(is_part(entry, name) for name in self._names()):
@@ -107,7 +107,7 @@ class _Plan:
         if fault:
             return Finding("weights-mismatched", Severity.FAILURE, f"{variable.path}: {fault}", tensor.name, details)
         held = variables.held_dtype(variable)
-        text = f"{variable.path} {_form(tensor.shape, tensor.dtype)}"
+        text = f"{variable.path} {form_of(tensor.shape, tensor.dtype)}"
         if held == tensor.dtype:
             return Finding("weights-matched", Severity.OK, text, tensor.name, details)
         return Finding("weights-matched", Severity.NOTE, f"{text}, as {held} with equal values", tensor.name, details)
@@ -141,20 +141,20 @@ def _fault(variable: Variable, tensor: ForeignTensor) -> str:
     shape, dtype = _shape(variable), variables.held_dtype(variable)
     if shape != tensor.shape:
         return f"the file has the shape {tensor.shape}, the model {shape}"
-    if not _is_exact(tensor.dtype, dtype):
+    if not is_exact(tensor.dtype, dtype):
         return f"the file has {tensor.dtype}, which {dtype} cannot hold exactly"
     return ""
 
 
-def _is_exact(source: str, target: str) -> bool:
+def is_exact(source: str, target: str) -> bool:
     """Whether numbers of one dtype may be exact in another of its kind; for integers their values decide."""
     if source == target:
         return True
-    kind = _kind(source)
-    return kind == _kind(target) and (kind == "int" or np.can_cast(numpy_dtype(source), numpy_dtype(target)))
+    kind = kind_of(source)
+    return kind == kind_of(target) and (kind == "int" or np.can_cast(numpy_dtype(source), numpy_dtype(target)))
 
 
-def _kind(dtype: str) -> str:
+def kind_of(dtype: str) -> str:
     # An int8 kernel is no float32 kernel, though each number would fit: it lacks its scale.
     return next((kind for kind in ("complex", "float", "int") if kind in dtype), dtype)
 
@@ -165,8 +165,8 @@ def _values(variable: Variable, tensor: ForeignTensor) -> Array:
     if array.shape != tensor.shape or array.dtype.name != tensor.dtype:
         raise NotFaithful(
             f"{tensor.name} is not what the file declared",
-            found=_form(array.shape, array.dtype.name),
-            expected=_form(tensor.shape, tensor.dtype),
+            found=form_of(array.shape, array.dtype.name),
+            expected=form_of(tensor.shape, tensor.dtype),
         )
     held = numpy_dtype(variables.held_dtype(variable))
     if array.dtype == held:
@@ -187,7 +187,7 @@ def _dtype(variable: Variable) -> str:
     return str(keras.backend.standardize_dtype(variable.dtype))
 
 
-def _form(shape: tuple[int, ...], dtype: str) -> str:
+def form_of(shape: tuple[int, ...], dtype: str) -> str:
     return f"{dtype}{list(shape)}"
 
 

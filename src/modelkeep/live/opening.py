@@ -87,9 +87,7 @@ class Opened:
     @property
     def name(self) -> str:
         """What a lineage calls it: the file, its form, what wrote it, and its digest."""
-        writers = [f"{key} {value}" for key, value in self.contents.writer.items() if key in ("keras", "tensorflow")]
-        written = f", written by {' and '.join(writers)}" if writers else ""
-        return f"{self.path.name}: {title_of(self.form)}{written} ({self.scan.digest})"
+        return described(self.contents, self.scan)
 
     @property
     def upgrades(self) -> tuple[str, ...]:
@@ -151,6 +149,27 @@ def open_file(
         # An archive's folder is there as long as the engine that may still read from it.
         weakref.finalize(engine, stack.pop_all().close)
         return opened
+
+
+@contextmanager
+def open_as_data(
+    path: str | os.PathLike[str], *, allow: Sequence[str] = (), limits: Limits = DEFAULT
+) -> Iterator[tuple[Contents, Scan]]:
+    """What a file of any form holds, after the scan and without building anything; readable until the block ends.
+
+    Raises NotFound, UsageError, UnsafeContent, LimitExceeded, IntegrityError.
+    """
+    path = look(Path(path)).path
+    scanned = _scanned(path, (allow,) if isinstance(allow, str) else allow, limits)
+    with _unchanged(path, limits) as contents:
+        yield contents, scanned
+
+
+def described(contents: Contents, scanned: Scan) -> str:
+    """What a lineage calls a file: its name, its form, what wrote it, and its digest."""
+    writers = [f"{key} {value}" for key, value in contents.writer.items() if key in ("keras", "tensorflow")]
+    written = f", written by {' and '.join(writers)}" if writers else ""
+    return f"{contents.path.name}: {title_of(contents.form)}{written} ({scanned.digest})"
 
 
 def _scanned(path: Path, allow: Sequence[str], limits: Limits) -> Scan:

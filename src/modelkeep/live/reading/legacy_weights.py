@@ -50,6 +50,13 @@ def plan(
     return _Planning(model, contents, config or {}, dict(renamed or {})).run()
 
 
+def plan_layer(layer: keras.Layer, tensors: Sequence[ForeignTensor], name: str, contents: Contents) -> Plan:
+    """Find the variable of each tensor that a file in the old layout has of one layer, which is called ``name`` there."""
+    planning = _Planning(layer, contents, {}, {})
+    planning._match(layer, name, list(tensors), planning.converter())
+    return planning.plan
+
+
 @dataclass
 class _Planning:
     model: keras.Model
@@ -64,8 +71,7 @@ class _Planning:
             group["layer"]: [tensors[name] for name in group["weights"]]
             for group in self.contents.details.get("layers", ())
         }
-        owners = {id(v): node for _, node in internals.walk(self.model) for v in internals.own_variables(node)}
-        converter = conversions.Converter(self.contents.writer, owners)
+        converter = self.converter()
         for layer, name in self._layers(groups):
             self._match(layer, name, groups.pop(name, []), converter)
         for left in groups.values():
@@ -74,6 +80,10 @@ class _Planning:
         self._pair(internals.own_variables(self.model), top_level, "")
         self.plan.trainable = _split(self.model, self.config)[0]
         return self.plan
+
+    def converter(self) -> conversions.Converter:
+        owners = {id(v): node for _, node in internals.walk(self.model) for v in internals.own_variables(node)}
+        return conversions.Converter(self.contents.writer, owners)
 
     def _layers(self, groups: Mapping[str, Sequence[ForeignTensor]]) -> Iterator[tuple[keras.Layer, str]]:
         """Each layer of the model that has weights, and its name in the file."""

@@ -54,7 +54,7 @@ def read(
             found = keras_archive.read(inside, into=into, **terms)
             return Read(found.model, (*found.findings, _compared(inside, contents)))
     if any(layer["weights"] for layer in contents.details.get("layers", ())):
-        return h5.read(_by_layer(contents), into=into, **terms)
+        return h5.read(by_layer(contents), into=into, **terms)
     if contents.config is not None or (into is not None and "keras_class" in contents.details):
         return _by_object(contents, into, **terms)
     if into is not None:
@@ -91,7 +91,7 @@ def _by_object(
     return Read(built.model, (*findings, *checkpoint.fill(built.model, contents, prefix, order=order, skip=skip)))
 
 
-def _by_layer(contents: Contents) -> Contents:
+def by_layer(contents: Contents) -> Contents:
     """The same weights as Keras 2 lays them in HDF5: by layer, and under the names that optimizers know them by."""
     names = contents.details.get("variables", {})
     whose = {weight: layer["layer"] for layer in contents.details["layers"] for weight in layer["weights"]}
