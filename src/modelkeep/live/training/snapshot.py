@@ -1,9 +1,13 @@
 """A model's tensors as they were between two steps, in memory kept for the run, while training goes on.
 
-Two ways. *Copying*: every variable into memory that was taken once and touched ahead, so that a snapshot costs no
-more than that copy. *Copy-on-write*, on TensorFlow: its buffers are shared by whoever read them, and an update copies
-a buffer that is shared, so holding what was read is a snapshot, and the next step pays.
-``tests/test_snapshot.py`` shows that both hold what was there when they were taken, whatever training does.
+Two ways. *Copying*: every variable into memory that was taken once and touched ahead, so that a snapshot costs that
+copy and no more. *Copy-on-write*, on TensorFlow: its buffers are shared with whoever read them, and an update copies
+one that is shared before it writes; so holding what was read is a snapshot, and the next step pays for it.
+``tests/test_snapshot.py`` shows that both hold what was there when they were taken, whatever training does then.
+
+What is proved to be as it was is neither copied nor written again: by comparing the bytes, or, of a TensorFlow buffer
+that was held all the time, by its address, since nobody can have written to it. That is tried with every variable until
+it is seen to change once; frozen ones never do.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +27,7 @@ import numpy as np
 from modelkeep.errors import UsageError
 from modelkeep.live import internals
 from modelkeep.live.capture import TORCH_RNG
+from modelkeep.live.collector import undisturbed
 from modelkeep.live.tensors import Array
 from modelkeep.live.variables import Inventory, array_source, bytes_of, prefix, source, view
 from modelkeep.manifest import ALIGNMENT
@@ -29,156 +35,160 @@ from modelkeep.storage import syscalls
 from modelkeep.storage.blobs import TensorSource
 from modelkeep.storage.protocol import Buffer
 
+_SPARSE_FROM = 2**20  # bytes; a smaller tensor is copied sooner than TensorFlow is asked not to
+
 
 class Snapshot:
-    """The tensors of a model as they were at one moment, until :meth:`release`.
+    """The tensors of a model as they were at one moment, to be read until :meth:`release`.
 
-    ``sources`` are all of them, named and typed as :func:`modelkeep.live.capture.capture` would. ``same`` are the
-    names of those proved to be what they were in the snapshot before: where that was stored, they need not be
-    written again.
+    ``same`` are the names of those that are proved to be as they were in the snapshot before; ``sources`` are all the
+    others, with the names, dtypes and shapes that :func:`modelkeep.live.capture.capture` gives them.
     """
 
     def __init__(self, sources: list[TensorSource], same: frozenset[str], let_go: Callable[[], None]) -> None:
         self.sources = sources
         self.same = same
-        self._let_go = let_go
+        self._let_go: Callable[[], None] | None = let_go
 
     def release(self) -> None:
-        """Let the memory go, once the tensors are durable or given up; ``sources`` cannot be read any more."""
-        self._let_go()
+        """Let the memory go, once the tensors are durable or given up; ``sources`` must not be read any more."""
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
 
 
 class Snapshots:
     """Takes snapshots of the variables in ``inventory``, one at a time.
 
-    ``copy_on_write`` is possible on TensorFlow alone; None chooses it there, where memory suffices. Where variables
-    come or go afterwards (metrics and slots are made at the first batch), make new Snapshots: see :meth:`fits`.
+    ``copy_on_write`` is possible on TensorFlow alone, else UsageError; None chooses it there where the tensors are
+    in host memory and twice as much is left. Either way takes as much memory again as the variables have: copying for
+    as long as this object lives, copy-on-write from a snapshot to its release.
     """
 
     def __init__(self, inventory: Inventory, *, copy_on_write: bool | None = None) -> None:
         self._inventory = inventory
-        self._saved_by_themselves = [(path, node) for path, node in inventory.nodes if internals.saves_itself(node)]
+        self._save_themselves = [(path, node) for path, node in inventory.nodes if internals.saves_itself(node)]
         self._draws_from_torch = any(internals.draws_from_torch(node) for _, node in inventory.nodes)
-        sources = [source(name, variable) for name, variable in inventory.variables.items()]
+        self._taken = False
         variables = list(inventory.variables.values())
+        sources = [source(name, variable) for name, variable in inventory.variables.items()]
         if copy_on_write is None:
-            copy_on_write = _may_hold(sources)
+            copy_on_write = _may_hold(variables, sources)
         elif copy_on_write and keras.backend.backend() != "tensorflow":
             raise UsageError(
-                "copy-on-write needs buffers that updates do not write to while they are held",
+                "copy-on-write needs buffers that no update writes to while they are held",
                 found=f"the backend {keras.backend.backend()}",
                 expected="tensorflow",
             )
         self._memory: _Memory = (_Held if copy_on_write else _Kept)(sources, variables)
-        self._taken: Snapshot | None = None
 
+    @undisturbed()
     def take(self) -> Snapshot:
         """The tensors as they are now. Raises UsageError while the snapshot before is not released.
 
-        Within ``fit`` under JAX, :func:`modelkeep.live.internals.sync_jax` comes first.
+        Within ``fit`` under JAX, :func:`modelkeep.live.internals.sync_jax` comes first. What classes compute for
+        their own ``save_own_variables`` is computed and copied each time.
         """
-        if self._taken is not None:
-            raise UsageError("the snapshot before is still being written", hint="release it first")
+        if self._taken:
+            raise UsageError("the snapshot before is still in use", hint="release it first")
         same = self._memory.take()
-        self._taken = Snapshot([*self._memory.sources, *self._computed()], same, self._release)
-        return self._taken
+        sources = [tensor for tensor in self._memory.sources if tensor.name not in same]
+        sources += map(_copied, self._computed())
+        self._taken = True
+        return Snapshot(sources, same, self._release)
 
     def fits(self, model: keras.Model) -> bool:
-        """Whether these are still the variables of ``model``."""
+        """Whether all variables of ``model`` are known here; takes less than a millisecond.
+
+        Metrics and optimizers make theirs at the first batch, and ``compile`` makes new ones: new Snapshots are to be
+        made then.
+        """
         variables = [*model.variables, *internals.compile_metrics(model), *getattr(model.optimizer, "variables", ())]
         return all(id(variable) in self._inventory.names for variable in variables)
 
     def _release(self) -> None:
         self._memory.release()
-        self._taken = None
+        self._taken = False
 
     def _computed(self) -> Iterator[TensorSource]:
-        """What is no variable, as it is now: what classes compute for their own ``save_own_variables``."""
-        for path, node in self._saved_by_themselves:
+        for path, node in self._save_themselves:
             store: dict[str, Any] = {}
             node.save_own_variables(store)
             for key, value in store.items():
                 name = f"{prefix(path, node)}/vars/{key}"
                 if name not in self._inventory.variables:
-                    yield array_source(name, np.array(keras.ops.convert_to_numpy(value)))
+                    yield array_source(name, value)
         if self._draws_from_torch:
             yield array_source(TORCH_RNG, internals.torch_rng())
+
+
+def _copied(tensor: TensorSource) -> TensorSource:
+    data = bytes(tensor.read())
+    return replace(tensor, read=lambda: data)
 
 
 class _Memory(Protocol):
     """Where the values of variables stay while they are written."""
 
-    sources: list[TensorSource]
+    sources: list[TensorSource]  # one for each, reading what was taken last
 
     def take(self) -> frozenset[str]:
-        """Take what the variables hold now; returns the names of those that are as they were."""
+        """Take what the variables hold now; returns the names of those that hold what they did at the last time."""
 
     def release(self) -> None:
-        """What was taken is not needed any more."""
+        """What was taken is not read any more."""
 
 
 # --- copied
 
 
 class _Kept:
-    """Copies, in one run of pages that is never given back before the training ends."""
+    """Copies of the variables, each at its place in one run of pages."""
 
-    def __init__(self, sources: list[TensorSource], variables: list[internals.Variable]) -> None:
-        sizes = [-(-source.nbytes // ALIGNMENT) * ALIGNMENT for source in sources]
-        memory = syscalls.private_memory(sum(sizes))
-        self._touching = _touch(memory)
-        self._places = list(_laid_out(sources, variables, sizes, memory))
-        self.sources = [replace(place.source, read=place.read, copies=False) for place in self._places]
+    def __init__(self, sources: Sequence[TensorSource], variables: Sequence[internals.Variable]) -> None:
+        self._lent = _Lent(variables)
+        self._offsets, size = _laid_out(sources)
+        self._memory = syscalls.private_memory(size)
+        self._touching = _touch(self._memory)
+        self._arrays: list[Array | None] = [None] * len(sources)
+        self._hopeful = set(range(len(sources)))  # those that did not change yet
+        self.sources = [replace(s, read=partial(self._read, index), copies=False) for index, s in enumerate(sources)]
 
     def take(self) -> frozenset[str]:
-        self._touching.join()  # it writes there
-        return frozenset(place.source.name for place in self._places if place.take())
+        self._touching.join()  # it writes to the memory
+        same = []
+        for index, now in enumerate(self._lent.now()):
+            kept = self._arrays[index]
+            if kept is None:
+                kept = self._arrays[index] = np.ndarray(now.shape, now.dtype, self._memory, self._offsets[index])
+            elif index in self._hopeful:
+                if _equal(kept, now):
+                    same.append(self.sources[index].name)
+                    continue
+                self._hopeful.remove(index)
+            np.copyto(kept, now)
+        return frozenset(same)
 
     def release(self) -> None:
-        pass
+        """The memory is kept."""
+
+    def _read(self, index: int) -> Buffer:
+        kept = self._arrays[index]
+        assert kept is not None, "read before it was taken"
+        return bytes_of(kept)
 
 
-class _Place:
-    """Where one variable is copied to."""
-
-    def __init__(self, source: TensorSource, variable: internals.Variable, memory: memoryview) -> None:
-        self.source = source
-        self._variable = variable
-        self._memory = memory
-        self._array: Array | None = None
-        self._was_same = False
-
-    def take(self) -> bool:
-        """Copy the variable, unless it is what was copied last; returns whether it is.
-
-        That a variable is frozen, or was the same last time, makes it worth to compare; it proves nothing.
-        """
-        now = view(self._variable)
-        if self._array is None:
-            self._array = np.ndarray(now.shape, now.dtype, self._memory)
-        elif (self._was_same or not self._variable.trainable) and _equal(self._array, now):
-            self._was_same = True
-            return True
-        self._was_same = False
-        np.copyto(self._array, now)
-        return False
-
-    def read(self) -> Buffer:
-        assert self._array is not None
-        return bytes_of(self._array)
-
-
-def _laid_out(
-    sources: list[TensorSource], variables: list[internals.Variable], sizes: list[int], memory: memoryview
-) -> Iterator[_Place]:
-    offset = 0
-    for tensor, variable, size in zip(sources, variables, sizes, strict=True):
-        yield _Place(tensor, variable, memory[offset : offset + size])
-        offset += size
+def _laid_out(sources: Sequence[TensorSource]) -> tuple[list[int], int]:
+    """Where each tensor lies, and the end of the last."""
+    offsets, end = [], 0
+    for tensor in sources:
+        offsets.append(end)
+        end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
 
 
 def _touch(memory: memoryview) -> threading.Thread:
-    """Have the system give the pages now, on a thread: a first copy into new memory takes five times as long."""
+    """Have the system give all pages now, on a thread: a copy into memory never used takes up to five times as long."""
     if isinstance(memory.obj, mmap.mmap) and hasattr(mmap, "MADV_HUGEPAGE"):
         memory.obj.madvise(mmap.MADV_HUGEPAGE)
     pages = np.ndarray(-(-len(memory) // mmap.PAGESIZE), np.uint8, memory, strides=(mmap.PAGESIZE,))
@@ -187,10 +197,50 @@ def _touch(memory: memoryview) -> threading.Thread:
     return thread
 
 
+class _Lent:
+    """The variables' own memory as arrays, in a microsecond or two each: for thousands of small ones that counts."""
+
+    def __init__(self, variables: Sequence[internals.Variable]) -> None:
+        self._variables = variables
+        self._arrays: list[Array] = []
+        self._addresses: list[int | None] = [None] * len(variables)  # of torch's memory
+
+    def now(self) -> list[Array]:
+        """What each variable holds, over its own memory where the backend lends it."""
+        match keras.backend.backend():
+            case "torch":
+                return self._of_torch()
+            case "jax":
+                return list(map(_of_jax, internals.held(self._variables)))
+            case _:
+                return list(map(view, self._variables))
+
+    def _of_torch(self) -> list[Array]:
+        """The arrays of the last time, where the memory is the same: it cannot be another's while they are held."""
+        self._arrays = self._arrays or list(map(view, self._variables))
+        for index, value in enumerate(internals.held(self._variables)):
+            address = value.data_ptr()
+            if address != self._addresses[index] or not value.is_contiguous():
+                self._arrays[index] = array = view(self._variables[index])
+                self._addresses[index] = address if _address(array) == address else None
+        return self._arrays
+
+
+def _of_jax(value: Any) -> Array:
+    """Through the buffer protocol: ``numpy.asarray`` takes twice as long, and the array keeps what it gave."""
+    try:
+        return np.asarray(memoryview(value))
+    except (BufferError, TypeError, ValueError):  # a dtype or a device that lends no memory, or several devices
+        return np.asarray(value)
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
 def _equal(kept: Array, now: Array) -> bool:
-    if not now.flags.c_contiguous:
-        return False
-    return _memcmp(kept.ctypes.data, now.ctypes.data, kept.nbytes) == 0
+    """Whether the bytes are equal; the interpreter's lock is not held meanwhile, and nothing is copied."""
+    return now.flags.c_contiguous and not _memcmp(_address(kept), _address(now), kept.nbytes)
 
 
 _memcmp = ctypes.CDLL(None).memcmp
@@ -200,49 +250,67 @@ _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
 class _Held:
-    """What TensorFlow gave when it was read, held so that an update cannot write to it."""
+    """What TensorFlow gave when it was asked, held so that nobody writes to it."""
 
-    def __init__(self, sources: list[TensorSource], variables: list[internals.Variable]) -> None:
+    def __init__(self, sources: Sequence[TensorSource], variables: Sequence[internals.Variable]) -> None:
         self._variables = variables
-        self._views: list[Array | None] = [None] * len(variables)
-        self._hopeful = [not variable.trainable for variable in variables]
-        self.sources = [
-            replace(source, read=lambda index=index: self._read(index), copies=False)
-            for index, source in enumerate(sources)
-        ]
+        self._large = [variable for s, variable in zip(sources, variables, strict=True) if s.nbytes >= _SPARSE_FROM]
+        self._tensors: dict[int, Any] = {}
+        self._hopeful = set(range(len(sources)))
+        self.sources = [replace(s, read=partial(self._read, index), copies=False) for index, s in enumerate(sources)]
 
     def take(self) -> frozenset[str]:
-        before, self._views = self._views, [view(variable) for variable in self._variables]
-        same = [
-            old is not None and _address(old) == _address(new) for old, new in zip(before, self._views, strict=True)
-        ]
-        return frozenset(source.name for source, unchanged in zip(self.sources, same, strict=True) if unchanged)
+        before, self._tensors = self._tensors, dict(enumerate(self._tensors_now()))
+        if before:
+            self._hopeful = {i for i in before if _same_buffer(before[i], self._tensors[i])}
+        return frozenset(self.sources[index].name for index in self._hopeful) if before else frozenset()
 
     def release(self) -> None:
-        for index, variable in enumerate(self._variables):
-            if variable.trainable:
-                self._views[index] = None
+        """Those that never changed are held on: no update copies them, and only so is their address a proof."""
+        self._tensors = {index: self._tensors[index] for index in self._hopeful}
+
+    def _tensors_now(self) -> list[Any]:
+        import tensorflow as tf
+
+        # After an update of single rows a variable gives copies to whoever reads it, until this is called.
+        for value in internals.held(self._large):
+            tf.raw_ops.DisableCopyOnRead(resource=value.handle)
+        read = tf.raw_ops.ReadVariableOp  # what `read_value` does, at half its cost
+        return [read(resource=value.handle, dtype=value.dtype) for value in internals.held(self._variables)]
 
     def _read(self, index: int) -> Buffer:
-        held = self._views[index]
-        if held is None:
-            raise UsageError("this snapshot was released already")
-        return bytes_of(held)
+        if index not in self._tensors:
+            raise UsageError("the snapshot was released", hint="read its tensors before")
+        return bytes_of(_of_tensorflow(self._tensors[index]))
 
 
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
+def _of_tensorflow(tensor: Any) -> Array:
+    import tensorflow as tf
+
+    try:
+        return np.asarray(memoryview(tf.bitcast(tensor, tf.uint16) if tensor.dtype == tf.bfloat16 else tensor))
+    except (ValueError, TypeError, BufferError):  # a dtype or a device that lends no memory
+        return np.asarray(tensor.numpy())
 
 
-def _may_hold(sources: list[TensorSource]) -> bool:
-    """Whether TensorFlow's tensors may be held: on the CPU, and where all of them twice is there."""
-    if keras.backend.backend() != "tensorflow" or any(source.copies for source in sources):
+def _same_buffer(one: Any, other: Any) -> bool:
+    return _address(_of_tensorflow(one)) == _address(_of_tensorflow(other))
+
+
+def _may_hold(variables: Sequence[internals.Variable], sources: Sequence[TensorSource]) -> bool:
+    """Whether these are variables of TensorFlow, each in one place, in host memory, and twice as much is left."""
+    if keras.backend.backend() != "tensorflow":
         return False
-    return _available_memory() > 2 * sum(source.nbytes for source in sources)
+    import tensorflow as tf
+
+    replicated = any(isinstance(value, tf.distribute.DistributedValues) for value in internals.held(variables))
+    elsewhere = any(tensor.copies for tensor in sources)
+    size = sum(tensor.nbytes for tensor in sources)
+    return not replicated and not elsewhere and _available_memory() >= 2 * size
 
 
 def _available_memory() -> int:
-    """Bytes that could be had without swapping; 0 where the system does not tell."""
+    """Bytes that can be had without swapping; 0 where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
