@@ -62,13 +62,15 @@ def restore(
     *,
     objects: Mapping[str, object] | None = None,
     compile: bool = True,
+    fresh_optimizer: bool = False,
 ) -> keras.Model:
     """The model that ``manifest`` describes, its variables lying in the memory of ``tensors``.
 
     ``tensors`` are private, writable and aligned (``Blobs.map``); training changes them and nothing else.
     ``objects`` are custom classes and functions by the name the config uses (``custom_objects.resolve``).
     With ``compile`` the model also gets its optimizer with all slots, losses and metrics, and under torch, if
-    its dropout draws from it, torch's global generator is set: ``fit`` continues as the original's would have.
+    its dropout draws from it, torch's global generator is set: ``fit`` continues as the original's would have. With
+    ``fresh_optimizer`` it is compiled as if for the first time, and ``tensors`` has nothing of an optimizer.
 
     Raises CannotLoad for a version without an architecture, UnsafeContent, CannotRebuild, NotFaithful,
     IntegrityError. After an error Keras' global state is as it was before.
@@ -80,7 +82,7 @@ def restore(
         )
     saved = _Saved(manifest, parts, tensors)
     with internals.unchanged_after_error(), internals.unchanged_randomness():
-        model = _first_that_works(saved, objects or {}, compile=compile)
+        model = _first_that_works(saved, objects or {}, compile=compile, fresh=fresh_optimizer)
     if compile and TORCH_RNG in saved.tensors and keras.backend.backend() == "torch":
         internals.set_torch_rng(saved.array(TORCH_RNG))
     return model
@@ -99,6 +101,8 @@ def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: 
         _compare_owners(found, saved)
         if compiled_now:
             _build_optimizers(found, saved, nullcontext)
+            if internals.resolved(model) is None:
+                _build_metrics(model, saved)
             found = inventory(found.nodes, saved.paths)
         _compare(found, saved, compiled=compiled_now)
         _compare_shapes(found, saved)  # all of them before the first value is put into the caller's model
@@ -152,7 +156,7 @@ class _Saved:
 # --- building
 
 
-def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: bool) -> keras.Model:
+def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: bool, fresh: bool) -> keras.Model:
     """Build and fill the model: without initializers where its classes let it, else the plain way.
 
     Its config is checked before anything is built from it.
@@ -162,11 +166,11 @@ def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: 
     check_config(config, objects)
     check_config(compile_config, objects)
     try:
-        return _build_and_fill(saved, config, compile_config, objects, internals.deferred)
+        return _build_and_fill(saved, config, compile_config, objects, internals.deferred, fresh=fresh)
     except Exception:  # noqa: BLE001 - whatever the user's classes do not allow without values, they allow with them
         pass
     try:
-        return _build_and_fill(saved, config, compile_config, objects, nullcontext)
+        return _build_and_fill(saved, config, compile_config, objects, nullcontext, fresh=fresh)
     except ModelkeepError:
         raise
     except Exception as error:
@@ -185,7 +189,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _build_and_fill(
-    saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope
+    saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope, *, fresh: bool
 ) -> keras.Model:
     config, nested = _without_nested_compile(config)  # also a copy: some from_config take their config apart
     with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
@@ -203,14 +207,14 @@ def _build_and_fill(
     first = {name for name in found.variables if not name.startswith("optimizer/")}
     _fill(found, saved, first)
     run_initializers(made or ())
-    if compile_config is not None:
+    if compile_config is not None and not fresh:
         # Only now: under TensorFlow an optimizer knows variables by what their values are held in.
         slots = _build_optimizers(found, saved, scope)
         _build_metrics(model, saved)
         found = inventory(nodes, saved.paths)
         _fill(found, saved, found.variables.keys() - first)
         run_initializers(slots)
-    _compare(found, saved, compiled=compile_config is not None)
+    _compare(found, saved, compiled=compile_config is not None, fresh=fresh)
     _finish(found, saved)
     return model
 
@@ -298,14 +302,14 @@ def _cannot_rebuild(config: Any, error: Exception) -> ModelkeepError:
 # --- filling
 
 
-def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> None:
+def _compare(found: Inventory, saved: _Saved, *, compiled: bool, fresh: bool = False) -> None:
     """Raise CannotRebuild or NotFaithful where a name stands alone on either side.
 
     Stored names are passed by where what held them was made by ``compile`` and is not there.
     """
     by_themselves = _names_loaded_by_themselves(found.nodes, saved)
     stored = saved.tensors.keys() - by_themselves - {TORCH_RNG}
-    there = found.variables.keys() - by_themselves
+    there = {name for name in found.variables.keys() - by_themselves if not (fresh and name.startswith("optimizer/"))}
     nodes = dict(found.nodes)
     passed_by = {name for name in stored - there if _only_compile_makes(name, saved, nodes, compiled=compiled)}
     without_variable = stored - there - passed_by

@@ -107,7 +107,6 @@ class Checkpoints:
                 (x, y, sample_weight), float(validation_split)
             )
         resumption = self._newest()
-        seed = int(np.random.randint(2**31)) if resumption is None else resumption.value["seed"]  # noqa: NPY002 - the user's seed
         feed = feeding.feed(
             x,
             y,
@@ -116,14 +115,14 @@ class Checkpoints:
             shuffle=shuffle,
             class_weight=class_weight,
             steps_per_epoch=steps_per_epoch,
-            seed=seed,
+            seed=int(np.random.randint(2**31)),  # as the user seeded it; gone on from, the run keeps its own
             fast_forward=self._fast_forward,
         )
         for finding in feed.findings:
             self._say(finding)
         if resumption is not None:
             initial_epoch = max(initial_epoch, self._go_to(feed, resumption, epochs))
-        listener = self._listen(resumption, feed, seed)
+        listener = self._listen(resumption, feed)
         given = [] if callbacks is None else callbacks if isinstance(callbacks, list | tuple) else [callbacks]
         try:
             return model.fit(
@@ -147,17 +146,18 @@ class Checkpoints:
         standing = resumption.standing
         for finding in feed.go_to(resumption.value["feed"]):
             self._say(finding)
-        feed.placeholders = standing.step_in_epoch
+        if keras.backend.backend() == "torch":  # elsewhere a step that is done fetches nothing
+            feed.placeholders = standing.step_in_epoch
         return epochs if resumption.value["stop_training"] else standing.epoch
 
     def callback(self) -> keras.callbacks.Callback:
         """A callback that does as :meth:`fit` does, for a ``model.fit`` of one's own; new for each one.
 
-        It knows of the other callbacks of that ``fit``, wherever it stands among them, but not of its data: that must come
-        in the same order again. Give ``shuffle=False``, or data that is shuffled by Python's, NumPy's or torch's random
-        numbers as they stand at an epoch's beginning; what TensorFlow shuffles comes in another order.
+        It knows of the other callbacks of that ``fit``, wherever it stands among them, but not of its data: that must
+        come in the same order again. Give ``shuffle=False``, or data that is shuffled by Python's, NumPy's or torch's
+        random numbers as they stand at an epoch's beginning; what TensorFlow shuffles comes in another order.
         """
-        return self._listen(self._newest(), None, 0)
+        return self._listen(self._newest(), None)
 
     # --- by a loop of one's own
 
@@ -176,8 +176,8 @@ class Checkpoints:
 
         Call it after every step, with the number of steps done in all and of epochs done. ``extra`` is kept beside the
         model: plain values and arrays, such as the state of a data loader. ``optimizers`` are those the model was not
-        compiled with, by a name each. Inside ``with checkpoints:`` SIGTERM and SIGINT take a checkpoint at the next call
-        of this, then end as they do.
+        compiled with, by a name each. Inside ``with checkpoints:`` SIGTERM and SIGINT take a checkpoint at the next
+        call of this, then end as they do.
 
         Raises UsageError, Conflict where another process trains the same run, and what went wrong with the one before.
         """
@@ -274,7 +274,7 @@ class Checkpoints:
             return None
         return Resumption.of(self._runs, self._blobs, checkpoint)
 
-    def _listen(self, resumption: Resumption | None, feed: feeding.Feed | None, seed: int) -> Listener:
+    def _listen(self, resumption: Resumption | None, feed: feeding.Feed | None) -> Listener:
         self._close_keeper()
         if resumption is not None:
             self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
@@ -284,7 +284,6 @@ class Checkpoints:
             self._schedule,
             resumption=resumption,
             feed=feed,
-            seed=seed,
             earlier=self._logged_since(resumption),
             events=self._events(resumption),
             say=self._say,

@@ -15,8 +15,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """Inside, the first signal is remembered in ``received``; a second one does at once what it did before.
 
-    Where ``heeded`` says that nobody is there any more to ask, so does the first. Signals reach the main thread alone, so
-    in any other this does nothing.
+    Where ``heeded`` says that nobody is there any more to ask, so does the first. Signals reach the main thread alone,
+    so in any other this does nothing.
     """
 
     def __init__(self, heeded: Callable[[], bool] = lambda: True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from modelkeep.checkpoint import Checkpoint, Reason
 from modelkeep.curves import Curves
 from modelkeep.errors import CannotRebuild, UnsafeContent
 from modelkeep.live import compiled, environment, internals
-from modelkeep.live.capture import Captured, capture
+from modelkeep.live.capture import COMPILE, Captured, capture
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import state
 from modelkeep.live.training.background import Background
@@ -80,9 +81,10 @@ class Keeper:
         return self._background.busy
 
     @property
-    def captured(self) -> Captured | None:
-        """What was captured of the model; None before :meth:`prepare`."""
-        return None if self._subject is None else self._subject.captured
+    def compiled(self) -> Any:
+        """The serialized arguments of ``compile``, where the model has them; None before :meth:`prepare`."""
+        data = None if self._subject is None else self._subject.captured.parts.get(COMPILE)
+        return None if data is None else json.loads(data)
 
     def go_on_from(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
         """Let the next checkpoint follow this one; what it shares with it is not written again."""

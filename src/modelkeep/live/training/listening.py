@@ -1,8 +1,8 @@
 """A ``fit`` as its checkpoints see it: when they are taken, and how it goes on from one.
 
-Keras offers callbacks and no way into its loop, so one callback does it all. It stands last in the list, where every other
-one has done its part of a step or epoch; and a small one stands first, since what a new epoch begins with must be put back
-before the others see it begin.
+Keras offers callbacks and no way into its loop, so one callback does it all. It stands last in the list, where every
+other one has done its part of a step or epoch; and a small one stands first, since what a new epoch begins with must be
+put back before the others see it begin.
 
 To go on inside an epoch, ``fit`` runs that epoch from its first step, but ``train_function`` computes nothing and no
 callback hears of a step until the first one that is not done.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,6 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         *,
         resumption: Resumption | None,
         feed: Feed | None,
-        seed: int,
         earlier: Curves | None,
         events: Any,
         say: Say,
@@ -63,7 +62,6 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._schedule = schedule
         self._resumption = resumption
         self._feed = feed
-        self._seed = seed
         self._earlier = earlier
         self._events = events
         self._say = say
@@ -76,6 +74,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._others: list[keras.callbacks.Callback] = []
         self._skip_to = 0  # steps of the present epoch that are done already
         self._random_at_epoch: Any = None
+        self._watched = callback_states.Watched(())
+        self._compiled: Any = None  # what `compile` was told when the run began
         self._before_validation: _Validation | None = None
         self._train_function: Callable[..., Any] | None = None
         self._told = time.monotonic()
@@ -91,13 +91,16 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._callbacks = weakref.ref(around)
         self._others = [callback for callback in around.callbacks if callback is not self]
         self._call([_First(self._before_epoch), *self._others, self])
-        for finding in self._keeper.prepare(self.model):
-            self._say(finding)
-        self._watch_callbacks()
+        self._say_all(self._keeper.prepare(self.model))
+        for callback in self._others:
+            self._say_all(callback_states.doubts(callback))
+        self._watched = callback_states.Watched(self._others)
         self._wrap_train_function()
         self._interruption.__enter__()
+        self._compiled = self._keeper.compiled
         if self._resumption is not None:
-            self._compare(self._resumption)
+            self._say_all(self._resumption.compare(self._compiled))
+            self._compiled = self._resumption.value["compiled"]
             over = self._is_over(self._resumption)
             if self._feed is None:
                 internals.start_at_epoch(self.model, self.params["epochs"] if over else self._standing.epoch)
@@ -146,6 +149,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._standing = Standing(self._standing.step, epoch + 1)
         self._curves.add_epoch(epoch + 1, self._standing.step, logs or {})
         self._check_epoch(epoch + 1)
+        self._say_all(self._watched.doubts())
         if self._events is not None:
             self._events.epoch(epoch, self._standing.step, logs or {})
         last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
@@ -179,6 +183,10 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self._call([*self._others, self])
             if self._events is not None:
                 self._events.close()
+
+    def _say_all(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self._say(finding)
 
     def _call(self, callbacks: list[keras.callbacks.Callback]) -> None:
         around = self._callbacks()
@@ -224,10 +232,10 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             "logs": dict(self._logs),
             "random": randomness.capture() if self._before_validation is None else self._before_validation.random,
             "random_at_epoch": self._random_at_epoch,
-            "callbacks": [[_class_of(callback), callback_states.capture(callback)] for callback in self._others],
+            "callbacks": callback_states.capture_all(self._others),
             "feed": None if self._feed is None else self._feed.position(),
+            "compiled": self._compiled,
             "stop_training": bool(self.model.stop_training),
-            "seed": self._seed,
             "extra": None,
         }
 
@@ -261,7 +269,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self._events.step(step, self._logs)
 
     def _check_epoch(self, epoch: int) -> None:
-        before = next((point for point in (self._earlier.epochs if self._earlier else ()) if point.epoch == epoch), None)
+        earlier = self._earlier.epochs if self._earlier else ()
+        before = next((point for point in earlier if point.epoch == epoch), None)
         self._check(self._standing.step, before, self._curves.epochs[-1].logs)
 
     def _check(self, step: int, before: Point | None, now: Mapping[str, float]) -> None:
@@ -279,45 +288,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def _put_back(self, resumption: Resumption) -> None:
         resumption.put_back(self.model)
-        self._put_back_callbacks(resumption.value["callbacks"])
-        self._put_back_history(resumption.curves)
-
-    def _put_back_callbacks(self, kept: list[Any]) -> None:
-        states = list(kept)
-        for callback in self._others:
-            name = _class_of(callback)
-            place = next((place for place, (kind, _) in enumerate(states) if kind == name), None)
-            if place is None:
-                if callback_states.capture(callback) is not None:
-                    message = "was not there before; it begins anew"
-                    self._say(Finding("callback-new", Severity.WARNING, message, name))
-                continue
-            _, value = states.pop(place)
-            if value is not None:
-                callback_states.restore(callback, value)
-        for name, value in states:
-            if value is not None:
-                message = "was there before and is not now; what it kept is left out"
-                self._say(Finding("callback-gone", Severity.WARNING, message, name))
-
-    def _put_back_history(self, curves: Curves) -> None:
-        history = self.model.history
-        history.epoch = [point.epoch - 1 for point in curves.epochs]
-        names = dict.fromkeys(name for point in curves.epochs for name in point.logs)
-        history.history = {
-            name: [point.logs[name] for point in curves.epochs if name in point.logs] for name in names
-        }
-
-    def _compare(self, resumption: Resumption) -> None:
-        captured = self._keeper.captured
-        if captured is not None:
-            for finding in resumption.compare(captured):
-                self._say(finding)
-
-    def _watch_callbacks(self) -> None:
-        for callback in self._others:
-            for finding in callback_states.doubts(callback):
-                self._say(finding)
+        self._say_all(callback_states.restore_all(self._others, resumption.value["callbacks"]))
 
     def _end_skipping(self) -> None:
         assert self._resumption is not None
@@ -364,10 +335,6 @@ class _First(keras.callbacks.Callback):  # type: ignore[misc] # likewise
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Before every other callback."""
         self._before_epoch()
-
-
-def _class_of(callback: object) -> str:
-    return f"{type(callback).__module__}.{type(callback).__qualname__}"
 
 
 def _pass_by(data: Any, count: int) -> None:

@@ -14,7 +14,6 @@ from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
 from modelkeep.errors import IntegrityError, NotFaithful
 from modelkeep.live import internals
-from modelkeep.live.capture import COMPILE, Captured
 from modelkeep.live.loading import network_tensors
 from modelkeep.live.restore import restore_into
 from modelkeep.live.stored import Stored
@@ -90,26 +89,26 @@ class Resumption:
         for name, variable in wanted.items():
             assign(variable, array(stored[name], views[name]))
 
-    def compare(self, captured: Captured) -> Iterator[Finding]:
-        """What ``compile`` was told otherwise than when this was kept."""
-        if COMPILE not in captured.parts or not any(part.name == COMPILE for part in self.manifest.parts):
-            return
-        was, now = json.loads(self._stored.part(COMPILE)), json.loads(captured.parts[COMPILE])
-        for name in sorted(was.keys() | now.keys()):
-            if was.get(name) != now.get(name):
-                message = f"compile was told {_shown(was, name)} before and {_shown(now, name)} now"
-                if name == "optimizer":
-                    message += "; its variables, the learning rate among them, are those of the checkpoint"
-                yield Finding("compile-changed", Severity.WARNING, message, name)
+    def compare(self, compiled: Any) -> Iterator[Finding]:
+        """What ``compile`` was told otherwise than when the run began."""
+        for name, was, now in _differences(self.value["compiled"], compiled):
+            message = f"compile was told {was} when the run began, and is told {now}"
+            if name.startswith("optimizer"):
+                message += "; the optimizer's variables, the learning rate among them, are the checkpoint's"
+            yield Finding("compile-changed", Severity.WARNING, message, name)
 
     @property
     def _stored(self) -> Stored:
         return Stored(self.manifest, self.blobs)
 
 
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    text = json.dumps(values.get(name), sort_keys=True)
-    return text if len(text) <= 300 else text[:299] + "…"
+def _differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str]]:
+    """The innermost places where two configs differ, and their values there."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            yield from _differences(was.get(name), now.get(name), (*path, name))
+    elif was != now:
+        yield ".".join(part for part in path if part != "config"), json.dumps(was), json.dumps(now)
 
 
 def _others(targets: Mapping[str, Any]) -> list[str]:
