@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from modelkeep.errors import UsageError
 from modelkeep.live.training import randomness, state
 
 pytestmark = pytest.mark.keras
@@ -39,3 +40,81 @@ def test_what_is_drawn_after_restoring_is_what_would_have_been_drawn() -> None:
     drawn()
     randomness.restore(state.unpack(packed.document, packed.arrays))
     assert drawn() == expected
+
+
+@pytest.mark.backends
+def test_what_is_captured_does_not_change_with_what_is_drawn() -> None:
+    drawn()
+    captured = randomness.capture()
+    before = state.digest(captured)
+    drawn()
+    assert state.digest(captured) == before
+    assert state.digest(randomness.capture()) != before
+
+
+@pytest.mark.backends
+def test_a_generator_that_was_not_there_is_not_there_again() -> None:
+    keras.utils.set_random_seed(7)
+    captured = randomness.capture()
+    expected = keras.ops.convert_to_numpy(keras.random.normal((2,))).tolist()
+    keras.random.normal((2,))
+    randomness.restore(captured)
+    assert captured["keras"] == {"seed": 7, "generator": None}
+    assert randomness.capture()["keras"]["generator"] is None
+    assert keras.ops.convert_to_numpy(keras.random.normal((2,))).tolist() == expected
+
+
+def test_nothing_is_made_by_looking() -> None:
+    keras.utils.set_random_seed(0)
+    first, second = randomness.capture(), randomness.capture()
+    assert state.digest(first) == state.digest(second)
+    assert first["keras"]["generator"] is None
+
+
+@pytest.mark.parametrize("kind", ["PCG64", "Philox", "SFC64"])
+def test_numpys_global_generator_may_be_of_any_kind(kind: str) -> None:
+    before = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(getattr(np.random, kind)(5))
+        packed = state.pack(randomness.capture())
+        expected = np.random.rand()
+        np.random.set_bit_generator(before)
+        randomness.restore(state.unpack(packed.document, packed.arrays))
+        assert np.random.rand() == expected
+    finally:
+        np.random.set_bit_generator(before)
+
+
+def test_states_that_do_not_fit_are_refused() -> None:
+    captured = randomness.capture()
+    captured["python"]["version"] = 99
+    with pytest.raises(UsageError, match=r"cannot be set here: .*99"):
+        randomness.restore(captured)
+
+
+def fitted(layer: keras.layers.Layer) -> keras.Model:
+    model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1)], name="noisy")
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    return model
+
+
+class Noisy(keras.layers.Layer):
+    """Draws from TensorFlow by itself."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        tf = sys.modules["tensorflow"]
+        return inputs + tf.random.normal(tf.shape(inputs)) if training else inputs
+
+
+@pytest.mark.backends
+def test_random_operations_of_keras_are_no_doubt() -> None:
+    assert randomness.doubts(fitted(keras.layers.Dropout(0.5))) == ()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's graphs")
+def test_random_operations_in_a_graph_are_named() -> None:
+    (finding,) = randomness.doubts(fitted(Noisy()))
+    assert finding.subject == "noisy"
+    assert "RandomStandardNormal noisy" in finding.message
+    assert "SeedGenerator" in finding.message

@@ -12,11 +12,12 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import keras
@@ -389,6 +390,29 @@ def set_global_randomness(value: dict[str, Any]) -> None:
     if saved is not None:
         generator.state.assign(saved["state"])  # graphs that were traced with it hold this very variable
     global_state.set_global_attribute(_SEED_GENERATOR, generator)
+
+
+def train_graphs(model: Node) -> list[Any]:
+    """The graphs that TensorFlow traced of a model's training step, as ``GraphDef``s with all that they call."""
+    function = _outermost_traced(model.train_function, set())
+    # Private, because a graph is public only to who knows the arguments it was traced with.
+    traced = [] if function is None else function._list_all_concrete_functions()
+    return [concrete.graph.as_graph_def() for concrete in traced]
+
+
+def _outermost_traced(function: Any, seen: set[int]) -> Any:
+    # Private: the train function that Keras shows calls it from within.
+    if hasattr(function, "_list_all_concrete_functions"):
+        return function
+    if not isinstance(function, FunctionType) or id(function) in seen:
+        return None
+    seen.add(id(function))
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # a name that is not bound yet
+            found = _outermost_traced(cell.cell_contents, seen)
+            if found is not None:
+                return found
+    return None
 
 
 def torch_device() -> Any:

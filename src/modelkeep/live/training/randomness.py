@@ -4,18 +4,25 @@ Taken between two steps and put back before a later one, so that whatever is dra
 Only what is there already is read: nothing here makes a generator, initialises a device or imports a backend. JAX keeps
 no random state of its own. Generators in variables of the model are the model's; those that users hold themselves
 (``numpy.random.default_rng()``) are for whoever holds them to keep: a callback's ``get_state``.
+
+TensorFlow's stateful operations in graphs (``tf.random.uniform`` within a traced function) count within their kernels,
+where nobody can read or set it: :func:`doubts` finds them.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+import keras
 import numpy as np
 
 from modelkeep.errors import UsageError
 from modelkeep.live import internals
+from modelkeep.report import Finding, Severity, several
 
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _TORCH_DEVICES = ("cuda", "xpu")
@@ -53,6 +60,37 @@ def restore(value: dict[str, Any]) -> None:
             f"the random states of the checkpoint cannot be set here: {error}",
             hint="go on with the releases of Python, NumPy and the backend that wrote it",
         ) from error
+
+
+def doubts(model: Any) -> tuple[Finding, ...]:
+    """Random operations in the graphs of a model's training step that no checkpoint can keep the state of.
+
+    After the first step, since there is no graph before. Always empty under other backends than TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    found = sorted({name for graph in internals.train_graphs(model) for name in _unkept(graph)})
+    if not found:
+        return ()
+    one = len(found) == 1
+    message = (
+        f"{several(found)} {'keeps its' if one else 'keep their'} state where no checkpoint reaches: resumed, "
+        f"{'it draws' if one else 'they draw'} other numbers. Use keras.random with a keras.random.SeedGenerator"
+    )
+    return (Finding("random-operation-not-kept", Severity.WARNING, message, model.name, {"operations": found}),)
+
+
+def _unkept(graph: Any) -> Iterator[str]:
+    """The stateful operations with seeds of their own in a ``GraphDef``: ``RandomUniform layer/random_uniform``."""
+    from tensorflow.python.framework import op_def_registry
+
+    @cache
+    def counts_itself(operation: str) -> bool:
+        known = op_def_registry.get(operation)
+        return known is not None and known.is_stateful and {"seed", "seed2"} <= {one.name for one in known.attr}
+
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        yield from (f"{node.op} {node.name}" for node in nodes if counts_itself(node.op))
 
 
 def _python(state: tuple[Any, ...]) -> dict[str, Any]:
@@ -102,8 +140,6 @@ def _set_torch(value: dict[str, Any]) -> None:
 
 
 def _uses_mps() -> bool:
-    import keras
-
     return keras.backend.backend() == "torch" and str(internals.torch_device()).startswith("mps")
 
 
