@@ -12,13 +12,15 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import msgspec
 
 from modelkeep.checkpoint import Checkpoint, decode, encode, numbered
+from modelkeep.curves import Curves
 from modelkeep.entry import moment
 from modelkeep.errors import (
     CheckpointNotFound,
@@ -42,6 +44,9 @@ from modelkeep.storage.blobs import Blobs, blob_key
 from modelkeep.storage.envelope import seal, unseal
 from modelkeep.storage.protocol import ObjectInfo, ObjectStore
 
+TRAINING = "training/"  # parts and tensors of a checkpoint that are not the model's
+CURVES = f"{TRAINING}curves.json"
+OTHER_OPTIMIZERS = "optimizer/others/"  # that the model was not compiled with
 At = int | Literal["last", "best"]
 _OWN_FOLDERS = frozenset({"entries", "progress"})
 _FILE = re.compile(r"[0-9]{12}\.json")
@@ -61,6 +66,53 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     logs: dict[str, Any] = {}
     time: str = ""
     curves: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: its checkpoints in the order of writing, and how far it is.
+
+    ``damaged`` are the numbers of entries that cannot be read, each with what is wrong.
+    """
+
+    name: str
+    checkpoints: tuple[Checkpoint, ...]
+    damaged: Mapping[int, ModelkeepError]
+    progress: Progress | None
+    _read_curves: Callable[[Checkpoint], Curves] = field(repr=False, compare=False)
+
+    @property
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read; None before the first."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The best one by the metric that the run keeps it by; None where none has it."""
+        return best(self.checkpoints)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no more to do."""
+        return self.newest is not None and self.newest.finished
+
+    @property
+    def stored(self) -> int:
+        """The bytes that its checkpoints added to the store."""
+        return sum(checkpoint.new_bytes for checkpoint in self.checkpoints)
+
+    @cached_property
+    def curves(self) -> Curves:
+        """What it logged: up to the newest checkpoint, and since then as far as progress tells.
+
+        Raises IntegrityError, FormatTooNew.
+        """
+        whole = Curves() if self.newest is None else self._read_curves(self.newest)
+        if self.progress is None or not self.progress.curves:
+            return whole
+        with suppress(IntegrityError, FormatTooNew):  # what is not in a checkpoint yet is not promised
+            return whole.extended(Curves.from_json(msgspec.json.encode(self.progress.curves)))
+        return whole
 
 
 _decode_progress = msgspec.json.Decoder(Progress).decode
@@ -100,6 +152,11 @@ class Runs:
         self._clock = clock
         self._newest: dict[str, int] = {}  # numbers that this process knows of: whatever is above is another's
         self._needs: dict[str, frozenset[str]] = {}  # blobs by manifest
+
+    @property
+    def url(self) -> str:
+        """How a person names the store."""
+        return self._store.url
 
     # --- asking
 
@@ -154,6 +211,11 @@ class Runs:
                 errors[number] = error
         return checkpoints, errors
 
+    def run(self, name: str) -> Run:
+        """All there is to tell of a run. Raises RunNotFound."""
+        checkpoints, errors = self.read(name)
+        return Run(name, tuple(checkpoints), errors, self.progress(name), self.curves)
+
     def find(self, run: str, at: At = "last") -> Checkpoint:
         """The checkpoint after a step, the newest (``last``), or the best by the metric the run keeps it by.
 
@@ -185,6 +247,11 @@ class Runs:
                 hint="run: modelkeep fsck",
             )
         return manifest
+
+    def curves(self, checkpoint: Checkpoint) -> Curves:
+        """What a run had logged by then; nothing where it logged nothing. Raises IntegrityError, FormatTooNew."""
+        part = next((part for part in self.manifest(checkpoint).parts if part.name == CURVES), None)
+        return Curves() if part is None else Curves.from_json(self._blobs.get(part.digest))
 
     def digests(self, checkpoint: Checkpoint) -> frozenset[str]:
         """Every blob that a checkpoint needs. Raises BlobMissing, IntegrityError, FormatTooNew."""
@@ -333,6 +400,16 @@ class Runs:
             self._store.create(f"{folder}{max(there, default=0) + 1:012d}.json", [data])
         for number in there:
             self._store.delete(f"{folder}{number:012d}.json")
+
+
+def model_of(manifest: Manifest) -> Manifest:
+    """The model alone out of a checkpoint's manifest: without what only its training goes on from."""
+    theirs = (TRAINING, OTHER_OPTIMIZERS)
+    return msgspec.structs.replace(
+        manifest,
+        parts=tuple(part for part in manifest.parts if not part.name.startswith(TRAINING)),
+        tensors=tuple(tensor for tensor in manifest.tensors if not tensor.name.startswith(theirs)),
+    )
 
 
 def version_of(step: int) -> str:
