@@ -52,6 +52,7 @@ from modelkeep.refs import (
     Newest,
     Ref,
     SemVer,
+    Step,
     Within,
     alias_name,
     model_name,
@@ -224,6 +225,8 @@ class Registry:
         Raises ModelNotFound, VersionNotFound, AliasNotFound, InvalidRef, LedgerDamaged.
         """
         ref = ref if isinstance(ref, Ref) else parse_ref(ref)
+        if isinstance(ref.selector, Step):
+            _no_version(ref)  # rather than that there is no such model
         state = self.ledgers.state(ref.model) if at is None else self.ledgers.state_at(ref.model, moment(at))
         return self._select(state, ref)
 
@@ -237,6 +240,8 @@ class Registry:
                 return Resolved(ref.model, state.live_record(str(version)))
             case ByDigest(prefix):
                 return Resolved(ref.model, self._by_digest(state, prefix))
+            case Step():
+                _no_version(ref)
             case ByAlias(alias):
                 targets = state.pointing(alias).targets
                 return Resolved(ref.model, state.live_record(largest_share(targets)), alias, targets)
@@ -528,6 +533,12 @@ def _has_digest(record: VersionRecord, prefix: str) -> bool:
 def largest_share(targets: Mapping[str, float]) -> str:
     """The version that a split alias stands for: of equal shares the newer."""
     return max(targets, key=lambda version: (targets[version], precedence(version)))
+
+
+def _no_version(ref: Ref) -> NoReturn:
+    raise VersionNotFound(
+        f"{ref} is a checkpoint of a training run, and no version", hint=f"make it one: modelkeep publish {ref} NAME"
+    )
 
 
 def _found(state: State, ref: Ref, record: VersionRecord | None) -> VersionRecord:

@@ -64,6 +64,7 @@ class Facts:
     pipeline: Pipeline | None = None
     golden: Any = None
     lineage: Lineage = field(default_factory=Lineage)
+    files: Mapping[str, bytes] = field(default_factory=dict)  # parts as they are, such as the curves of its training
     found: Sequence[Finding] = ()  # on the way from the file that the model was read from
 
 
@@ -277,7 +278,7 @@ def _with_facts(
 ) -> _Gathered:
     """What was read from the model, with all that the user says of it."""
     packed = [codecs.pack(name, value) for name, value in facts.assets.items()]
-    parts: dict[str, Buffer] = dict(own_parts)
+    parts: dict[str, Buffer] = {**own_parts, **facts.files}
     arrays: dict[str, Any] = {}
     for asset in packed:
         parts.update(asset.parts)
