@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.catalog import VersionRecord
-from modelkeep.errors import FormatTooNew, IntegrityError, LedgerDamaged, NotFound, UnsafeContent, UsageError
+from modelkeep.errors import (
+    FormatTooNew,
+    IntegrityError,
+    InvalidRef,
+    LedgerDamaged,
+    NotFound,
+    RunNotFound,
+    UnsafeContent,
+    UsageError,
+)
 from modelkeep.files import keras_at_hand
 from modelkeep.formats.limits import DEFAULT, Limits
 from modelkeep.manifest import json_value
-from modelkeep.refs import ByAlias, Exact, Newest, Ref, model_name, parse_ref
+from modelkeep.refs import ByAlias, Exact, Newest, Ref, Step, model_name, parse_ref
 from modelkeep.registry import GRACE, Bump, ModelSummary, Moment, Registry, largest_share
 from modelkeep.storage import marker, open_store
 from modelkeep.storage.blobs import Verify
@@ -26,9 +36,11 @@ from modelkeep.version import Version
 if TYPE_CHECKING:
     import keras
 
+    from modelkeep.checkpoint import Checkpoint
     from modelkeep.entry import Entry, Policy
     from modelkeep.gates import Gate
     from modelkeep.gc import Swept
+    from modelkeep.live.averaging import Averaged
     from modelkeep.live.loading import Loaded
     from modelkeep.live.opening import Opened
     from modelkeep.live.training.checkpoints import Checkpoints
@@ -36,6 +48,7 @@ if TYPE_CHECKING:
     from modelkeep.pipeline import Pipeline
     from modelkeep.provenance.signing import Signed
     from modelkeep.report import Diff, Finding, Report
+    from modelkeep.runs import Pruned, Run, Runs
 
 CustomObjects = Mapping[str, Any] | Iterable[Any]
 DEFAULT_STORE = "models"
@@ -134,6 +147,8 @@ class Keep:
 
         name = model_name(name)
         source = model if isinstance(model, Opened) else source
+        network = model.network if isinstance(model, Opened) else model
+        known, files = self._trained(network)
         facts = saving.Facts(
             metrics=_values("metrics", metrics),
             metadata=_values("metadata", metadata),
@@ -143,6 +158,7 @@ class Keep:
             pipeline=pipeline,
             golden=golden,
             lineage=self._lineage(parent, data_digest, source),
+            files=files,
             found=() if source is None else source.findings,
         )
         terms = saving.Terms(
@@ -156,15 +172,14 @@ class Keep:
             version=version,
             bump=bump,
             others=partial(self._values_of_other, name, parent),
-            known=self._known_tensors(name, parent),
+            known={**known, **self._known_tensors(name, parent)},
             reason=reason,
             progress=self._progress,
         )
         marker.ensure(self.store)
-        if isinstance(model, Opened) and model.network is None:
+        if isinstance(model, Opened) and network is None:
             record = saving.save_servable(self._registry, model, name, facts, terms, **how)
         else:
-            network = model.model if isinstance(model, Opened) else model
             record = saving.save(self._registry, network, name, facts, terms, **how)
         return self._registry.version(name, record)
 
@@ -276,7 +291,6 @@ class Keep:
         """
         from modelkeep.refs import run_name
         from modelkeep.retention import Retention
-        from modelkeep.runs import Runs
 
         run = run_name(run)
         retention = Retention(last=keep_last, best=keep_best, every=keep_every)
@@ -287,13 +301,159 @@ class Keep:
         schedule = Schedule(every_steps, every_epochs, every_seconds)
         marker.ensure(self.store)
         return Checkpoints(
-            Runs(self.store, self._registry.blobs),
+            self._runs,
             self._registry.blobs,
             run,
             schedule=schedule,
             retention=retention,
             fast_forward=fast_forward,
             tensorboard=None if tensorboard is None else os.fspath(tensorboard),
+        )
+
+    def average(
+        self,
+        refs: Sequence[str | os.PathLike[str]],
+        weights: Sequence[float] | None = None,
+        *,
+        ema: float | None = None,
+        soup: Callable[[keras.Model], float] | None = None,
+        recalibrate: Iterable[Any] | None = None,
+        name: str | None = None,
+        custom_objects: CustomObjects | None = None,
+        trust: Sequence[str] = (),
+        **options: Any,
+    ) -> Averaged:
+        """Average models of one architecture, weight by weight: versions, checkpoints (``run@1200``) or files.
+
+        All count alike, or by ``weights``, of which only the proportions count; or as an exponential moving average
+        with the decay ``ema``, the last being the latest; or as a greedy ``soup``, a metric of a model, more being
+        better: tried from the best down, one stays where the average gets no worse. What was averaged, decided and
+        not averaged stands in the ``report`` of what this returns, beside the ``model``, which is compiled with an
+        optimizer that has not begun, and the assets, pipeline and golden inputs that the models share. ``recalibrate``
+        are batches of data, read more than once: statistics of BatchNormalization layers are computed from them.
+
+        With a ``name`` the model is published, with what :meth:`save` takes as ``options``; in any case the lineage
+        of what is saved of it names its parents. Raises NotFaithful where the weights differ in name, shape or
+        dtype, UsageError, CannotLoad, and what :meth:`load`, :func:`modelkeep.load` and :meth:`save` raise.
+        """
+        with keras_at_hand():
+            from modelkeep.live import averaging
+
+        if name is None and options:
+            raise UsageError(
+                f"{', '.join(options)} are for a version that is published", hint="give a name, or save the model"
+            )
+        if isinstance(refs, str | os.PathLike):
+            raise UsageError("refs are a list", found=repr(refs), hint=f"write [{str(refs)!r}, …]")
+        with averaging.gathered(refs, self._kept, self._registry.blobs, custom_objects, trust) as ingredients:
+            averaged = averaging.average(ingredients, weights, ema=ema, soup=soup, recalibrate=recalibrate, trust=trust)
+        if name is None:
+            return averaged
+        shared = {"assets": averaged.assets, "pipeline": averaged.pipeline, "golden": averaged.golden}
+        return replace(averaged, version=self.save(averaged.model, name, **{**shared, **options}))
+
+    def runs(self) -> list[Run]:
+        """Every training run, by name."""
+        marker.read(self.store)
+        return [self._runs.run(name) for name in self._runs.names()]
+
+    def run(self, name: str) -> Run:
+        """A training run: its checkpoints, the newest and the best of them, its curves, how far it is.
+
+        Raises RunNotFound, InvalidRef.
+        """
+        marker.read(self.store)
+        return self._runs.run(name)
+
+    def publish(
+        self,
+        ref: str,
+        name: str,
+        *,
+        into: keras.Model | None = None,
+        custom_objects: CustomObjects | None = None,
+        trust: Sequence[str] = (),
+        metrics: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Version:
+        """Make a checkpoint (``sentiment-run@1200``, ``@best``, ``@last``) a version; no byte of a tensor is written anew.
+
+        It is loaded as by :meth:`load` and published as by :meth:`save`, which ``options`` are for. ``metrics`` are the
+        checkpoint's unless given; lineage names the run, and its curves go with the version. ``into`` takes a
+        checkpoint that was kept without its architecture: a model of the same code.
+
+        Raises RunNotFound, CheckpointNotFound, and what :meth:`load` and :meth:`save` raise.
+        """
+        checkpoint = self._checkpoint(ref)
+        if checkpoint is None:
+            raise UsageError("not a checkpoint", found=repr(ref), expected="run@step, such as sentiment-run@1200")
+        if metrics is None:
+            metrics = {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)}
+        model = self.load(checkpoint.ref, into=into, custom_objects=custom_objects, trust=trust, signature=False).model
+        from modelkeep.live import origins
+
+        origins.note(model, origins.Trained(checkpoint.ref))
+        return self.save(model, name, metrics=metrics, **options)
+
+    def prune(
+        self,
+        run: str,
+        *,
+        keep_last: int | None = None,
+        keep_best: str | None = None,
+        keep_every: int | None = None,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Delete the checkpoints of a run but the newest ``keep_last`` (1), the best, and those of every so many steps.
+
+        Says as :meth:`checkpoints` does what stays; what a deleted one alone needed goes at once, except what anybody
+        else came to rely on, which is for :meth:`gc`. Raises RunNotFound, UsageError, StorageError.
+        """
+        from modelkeep.retention import Retention
+
+        if keep_last is keep_best is keep_every is None:
+            raise UsageError("say which checkpoints stay", expected="keep_last, keep_best or keep_every")
+        marker.read(self.store)
+        retention = Retention(last=keep_last or 1, best=keep_best, every=keep_every)
+        return self._runs.prune(run, retention, dry_run=dry_run)
+
+    def delete_run(self, run: str, *, dry_run: bool = False) -> Pruned:
+        """Delete a run with all its checkpoints; versions that were published of it stay. Raises RunNotFound."""
+        marker.read(self.store)
+        return self._runs.delete(run, dry_run=dry_run)
+
+    @property
+    def _runs(self) -> Runs:
+        """New each time: one that trains tells by what it saw whether another does so, too."""
+        from modelkeep.runs import Runs
+
+        return Runs(self.store, self._registry.blobs)
+
+    def _checkpoint(self, ref: str) -> Checkpoint | None:
+        """The checkpoint that a ref names; None where it names a version. Raises RunNotFound, CheckpointNotFound."""
+        marker.read(self.store)
+        match parse_ref(ref):
+            case Ref(run, Step(step)):
+                return self._runs.find(run, step)
+            case Ref(name, ByAlias("last" | "best" as at)) if self._is_run(name):
+                self._refuse_two(name, at)
+                return self._runs.find(name, "last" if at == "last" else "best")
+        return None
+
+    def _is_run(self, name: str) -> bool:
+        try:
+            return bool(self._runs.run(name).checkpoints)
+        except (RunNotFound, InvalidRef):
+            return False
+
+    def _refuse_two(self, name: str, alias: str) -> None:
+        try:
+            version = self._registry.resolve(f"{name}@{alias}").record.version
+        except NotFound:
+            return
+        raise UsageError(
+            f"{name}@{alias} is an alias of a model and a checkpoint of a run",
+            hint=f"write {name}:{version}, or the run's name and a step",
         )
 
     # --- taking out
@@ -310,7 +470,7 @@ class Keep:
         signature: bool | str | os.PathLike[str] | None = None,
         at: Moment | None = None,
     ) -> Loaded:
-        """Bring a version to life, every digest checked on the way in.
+        """Bring a version, or a checkpoint of a run (``run@1200``), to life, every digest checked on the way in.
 
         ``custom_objects`` (a mapping, or classes and functions) and ``trust`` (packages to import from)
         give what is not Keras' own; what was edited since the save is a warning, and one of the ``findings``.
@@ -325,9 +485,14 @@ class Keep:
         with keras_at_hand():
             from modelkeep.live import loading
 
-        version = self.resolve(ref, at=at)
-        self._demand_signature(version, signature, checked=verify is not None)
-        manifest = version.manifest
+        checkpoint = self._checkpoint(ref)
+        if checkpoint is None:
+            version = self.resolve(ref, at=at)
+            self._demand_signature(version, signature, checked=verify is not None)
+            manifest = version.manifest
+        else:
+            self._demand_no_signature(checkpoint, signature)
+            manifest = self._model_of(checkpoint)
         blobs = self._registry.blobs
         if into is not None:
             return loading.load_into(into, manifest, blobs, verify=verify, progress=self._progress)
@@ -341,7 +506,7 @@ class Keep:
             progress=self._progress,
         )
         for finding in loaded.findings:
-            warnings.warn(f"{manifest.model}:{manifest.version}: {finding.message}", stacklevel=2)
+            warnings.warn(f"{_named(manifest, checkpoint)}: {finding.message}", stacklevel=2)
         return loaded
 
     def export(
@@ -438,15 +603,17 @@ class Keep:
         return select(expression, versions, values_of)
 
     def diff(self, old: str, new: str) -> Diff:
-        """What differs between two versions: layers, weights, metrics, metadata, assets, environment.
+        """What differs between two versions, or checkpoints: layers, weights, metrics, metadata, assets, environment.
 
         How far weights moved is told where NumPy is installed; it is not needed otherwise.
         """
         from modelkeep.diff import diff
 
-        return diff(
-            self.resolve(old).manifest, self.resolve(new).manifest, self._registry.blobs.get, distance=self._distance()
-        )
+        sides = [(ref, self._checkpoint(ref)) for ref in (old, new)]
+        manifests = [self.resolve(ref).manifest if at is None else self._model_of(at) for ref, at in sides]
+        names = [_named(manifest, at) for manifest, (_, at) in zip(manifests, sides, strict=True)]
+        found = diff(*manifests, self._registry.blobs.get, distance=self._distance())
+        return replace(found, old=names[0], new=names[1])
 
     def verify(
         self,
@@ -457,7 +624,7 @@ class Keep:
         custom_objects: CustomObjects | None = None,
         trust: Sequence[str] = (),
     ) -> Report:
-        """Check a version: the ledger's chain, the manifest, every digest and size, the environment.
+        """Check a version, or a checkpoint: the ledger's chain, the manifest, every digest and size, the environment.
 
         With ``signature`` somebody must have signed it who is trusted: a file or folder of public keys says who, or
         with True the file that ``$MODELKEEP_TRUSTED_KEYS`` names, or the policies of the model.
@@ -466,6 +633,10 @@ class Keep:
         """
         from modelkeep import environment, verify
 
+        checkpoint = self._checkpoint(ref)
+        if checkpoint is not None:
+            self._demand_no_signature(checkpoint, signature)
+            return self._verify_checkpoint(checkpoint, live=live, custom_objects=custom_objects, trust=trust)
         version = self.resolve(ref)
         report = verify.verify(
             f"verify {version.ref}",
@@ -487,6 +658,35 @@ class Keep:
             )
             return report.extended(live_findings)
         return report
+
+    def _verify_checkpoint(
+        self, checkpoint: Checkpoint, *, live: bool, custom_objects: CustomObjects | None, trust: Sequence[str]
+    ) -> Report:
+        from modelkeep import environment, verify
+        from modelkeep.report import Finding, Severity
+
+        report = verify.verify(
+            f"verify {checkpoint.ref}",
+            checkpoint.manifest,
+            self._registry.blobs,
+            ledger=[Finding("checkpoint", Severity.OK, f"entry {checkpoint.number} is whole", checkpoint.run)],
+            environment=lambda saved: environment.compare(saved, environment.here(packages=saved.packages)),
+            progress=self._progress,
+        )
+        if not live or not report.ok:
+            return report
+        with keras_at_hand():
+            from modelkeep.live import verifying
+
+        manifest = self._model_of(checkpoint)
+        return report.extended(
+            verifying.verify(manifest, self._registry.blobs, custom_objects=custom_objects, trust=trust)
+        )
+
+    def _model_of(self, checkpoint: Checkpoint) -> Manifest:
+        from modelkeep.runs import model_of
+
+        return model_of(self._runs.manifest(checkpoint))
 
     def _signatures(self, version: Version, trusted: str | os.PathLike[str] | None) -> list[Finding]:
         from modelkeep.provenance import policy, signing
@@ -518,6 +718,18 @@ class Keep:
         if not checked:
             raise UsageError("a signature is of bytes that are checked", found="verify=None", expected="eager or lazy")
         Report(f"{version.ref} is not vouched for", tuple(findings), UnsafeContent).raise_for_failures()
+
+    def _demand_no_signature(self, checkpoint: Checkpoint, asked: bool | str | os.PathLike[str] | None) -> None:
+        """Raise UnsafeContent where everything must be signed: checkpoints are never."""
+        from modelkeep.provenance import trust
+
+        listed = os.environ.get(trust.VARIABLE)
+        if asked is False or (asked is None and (listed is None or not trust.demands(Path(listed)))):
+            return
+        raise UnsafeContent(
+            f"{checkpoint.ref} is a checkpoint, which nobody signs",
+            hint=f"make it a version: modelkeep publish {checkpoint.ref} NAME; then sign that",
+        )
 
     def _chain(self, version: Version) -> Finding:
         """Whether every entry of a ledger fits all before it, and they name this very version."""
@@ -672,10 +884,18 @@ class Keep:
     def delete(self, ref: str, *, reason: str | None = None) -> None:
         """Remove a version, named by its whole number or by digest; :meth:`gc` frees its bytes later.
 
-        Its number is never used again. Raises Conflict while an alias points at it.
+        Its number is never used again. Raises Conflict while an alias points at it. ``run@1200`` deletes the run's
+        checkpoints of that step, which no ledger tells of, so it takes no ``reason``.
         """
-        marker.read(self.store)
-        self._registry.delete(ref, reason=reason)
+        match parse_ref(ref):
+            case Ref(run, Step(step)):
+                if reason is not None:
+                    raise UsageError("no ledger tells why a checkpoint was deleted", hint="leave the reason out")
+                marker.read(self.store)
+                self._runs.delete(run, step)
+            case _:
+                marker.read(self.store)
+                self._registry.delete(ref, reason=reason)
 
     # --- looking after
 
@@ -714,6 +934,19 @@ class Keep:
             allowed=() if source is None else source.allowed,
         )
 
+    def _kept(self, ref: str) -> tuple[str, Manifest]:
+        """A version, or a checkpoint, with its digest in the name that a lineage calls it."""
+        selector = parse_ref(ref).selector
+        if not isinstance(selector, Step):
+            version = self.resolve(ref)
+            return f"{version.ref}@{version.digest}", version.manifest
+        from modelkeep.runs import Runs
+
+        marker.read(self.store)
+        runs = Runs(self.store, self._registry.blobs)
+        checkpoint = runs.find(parse_ref(ref).model, selector.step)
+        return f"{ref}@{checkpoint.manifest}", runs.manifest(checkpoint)
+
     def _full_name(self, ref: str) -> str:
         version = self.resolve(ref)
         return f"{version.ref}@{version.digest}"
@@ -724,6 +957,21 @@ class Keep:
         for manifest in filter(None, (self._manifest_or_none(name), self._manifest_or_none(parent))):
             known.update({tensor.digest: tensor.pieces for tensor in manifest.tensors})
         return known
+
+    def _trained(self, network: keras.Model | None) -> tuple[dict[str, tuple[Piece, ...]], dict[str, bytes]]:
+        """Of a model that a run of this store trained: where the tensors of its checkpoint lie, and the run's curves."""
+        from modelkeep.live import origins
+
+        ref = None if network is None else origins.lineage(network).run
+        try:
+            checkpoint = None if ref is None else self._checkpoint(ref)
+            if checkpoint is None:
+                return {}, {}
+            manifest, curves = self._runs.manifest(checkpoint), self._runs.curves(checkpoint)
+        except (NotFound, IntegrityError, FormatTooNew):
+            return {}, {}  # likewise: the run may be another store's, or retention have let the checkpoint go
+        known = {tensor.digest: tensor.pieces for tensor in manifest.tensors}
+        return known, {"lineage/curves.json": curves.to_json()} if curves.count or curves.epochs else {}
 
     def _manifest_or_none(self, ref: str | None) -> Manifest | None:
         try:
@@ -759,6 +1007,10 @@ class Keep:
         except ImportError:
             return None
         return partial(distance, self._registry.blobs)
+
+
+def _named(manifest: Manifest, checkpoint: Checkpoint | None) -> str:
+    return f"{manifest.model}:{manifest.version}" if checkpoint is None else checkpoint.ref
 
 
 def _guard(registry: Registry, model: str, alias: str, policies: tuple[Policy, ...], record: VersionRecord) -> None:

@@ -70,7 +70,7 @@ def restore(
     ``objects`` are custom classes and functions by the name the config uses (``custom_objects.resolve``).
     With ``compile`` the model also gets its optimizer with all slots, losses and metrics, and under torch, if
     its dropout draws from it, torch's global generator is set: ``fit`` continues as the original's would have. With
-    ``fresh_optimizer`` it is compiled as if for the first time, and ``tensors`` has nothing of an optimizer.
+    ``fresh_optimizer`` it is compiled as if for the first time; ``tensors`` then has nothing that ``compile`` makes.
 
     Raises CannotLoad for a version without an architecture, UnsafeContent, CannotRebuild, NotFaithful,
     IntegrityError. After an error Keras' global state is as it was before.
@@ -309,7 +309,7 @@ def _compare(found: Inventory, saved: _Saved, *, compiled: bool, fresh: bool = F
     """
     by_themselves = _names_loaded_by_themselves(found.nodes, saved)
     stored = saved.tensors.keys() - by_themselves - {TORCH_RNG}
-    there = {name for name in found.variables.keys() - by_themselves if not (fresh and name.startswith("optimizer/"))}
+    there = {name for name in found.variables.keys() - by_themselves if not (fresh and _begins_anew(name))}
     nodes = dict(found.nodes)
     passed_by = {name for name in stored - there if _only_compile_makes(name, saved, nodes, compiled=compiled)}
     without_variable = stored - there - passed_by
@@ -365,6 +365,11 @@ def _only_compile_makes(name: str, saved: _Saved, nodes: Mapping[str, internals.
     if name.startswith("optimizer/"):
         return not compiled or _optimizer_of(name, saved) not in nodes
     return _owner(name) not in nodes and (not compiled or internals.has_own_compile(nodes[""]))
+
+
+def _begins_anew(name: str) -> bool:
+    """Whether it is an optimizer's, or a metric's that ``compile`` made."""
+    return name.startswith("optimizer/") or "/compiled/" in name
 
 
 def _optimizer_of(name: str, saved: _Saved) -> str:
