@@ -268,6 +268,7 @@ class Checkpoints:
 
     def _newest(self) -> Resumption | None:
         """What training goes on from; None for a run that has no checkpoint yet."""
+        Keeper.settle(self._runs, self.run)
         try:
             checkpoint = self._runs.find(self.run, "last")
         except (RunNotFound, CheckpointNotFound):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +63,9 @@ class _Subject:
     targets: Mapping[str, list[str] | None]  # of each optimizer, the weights it was built for
 
 
+_all: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
 class Keeper:
     """Writes the checkpoints of one run, each after the one before it."""
 
@@ -74,6 +78,14 @@ class Keeper:
         self._subject: _Subject | None = None
         self._manifest: Manifest | None = None  # of the newest checkpoint
         self._follows: int | None = None
+        _all.add(self)
+
+    @staticmethod
+    def settle(runs: Runs, run: str) -> None:
+        """Return when nobody in this process writes a checkpoint of ``run``: a ``fit`` that failed may still do so."""
+        for keeper in list(_all):
+            while keeper.busy and (keeper._runs.url, keeper._run) == (runs.url, run):
+                time.sleep(0.001)
 
     @property
     def busy(self) -> bool:

@@ -74,6 +74,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._others: list[keras.callbacks.Callback] = []
         self._skip_to = 0  # steps of the present epoch that are done already
         self._random_at_epoch: Any = None
+        self._random_after_steps: Any = None  # of an epoch: `fit` draws before it tells that validation begins
         self._watched = callback_states.Watched(())
         self._compiled: Any = None  # what `compile` was told when the run began
         self._before_validation: _Validation | None = None
@@ -138,6 +139,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._standing = replace(before, step=before.step + done - before.step_in_epoch, step_in_epoch=done)
         self._logs = numbers(logs or {})
         self._log_step()
+        if self._may_be_last(done):
+            self._random_after_steps = randomness.capture()
         due = self._schedule.after_step(before.step, self._standing.step, busy=self._keeper.busy)
         self._at_a_boundary("interval" if self._schedule.steps else "time", due=due)
 
@@ -159,7 +162,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
     def on_test_begin(self, logs: Any = None) -> None:
         """Before validation, which counts its metrics in the place of the epoch's."""
         if self._training:
-            self._before_validation = _Validation(self._keeper.metrics_now(), randomness.capture())
+            self._before_validation = _Validation(self._keeper.metrics_now(), self._random_after_steps)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """A signal is not kept waiting until validation is done."""
@@ -260,6 +263,11 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         steps = self.params.get("steps")
         return min(batch + 1, steps) if steps else batch + 1
 
+    def _may_be_last(self, done: int) -> bool:
+        """Whether the epoch may have no more steps."""
+        steps = self.params.get("steps")
+        return not steps or done >= steps
+
     def _log_step(self) -> None:
         step, epoch = self._standing.step, self._standing.epoch
         self._curves.add_step(step, epoch, self._logs)
@@ -294,7 +302,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         assert self._resumption is not None
         self._skip_to = 0
         self._call([_First(self._before_epoch), *self._others, self])
-        randomness.restore(self._resumption.value["random"])
+        self._random_after_steps = self._resumption.value["random"]
+        randomness.restore(self._random_after_steps)
         self._resumption = None
 
     def _wrap_train_function(self) -> None:
