@@ -376,7 +376,7 @@ class Keep:
         metrics: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Version:
-        """Make a checkpoint (``sentiment-run@1200``, ``@best``, ``@last``) a version; no byte of a tensor is written anew.
+        """Make a checkpoint (``sentiment-run@1200``, ``@best``, ``@last``) a version; no tensor is written anew.
 
         It is loaded as by :meth:`load` and published as by :meth:`save`, which ``options`` are for. ``metrics`` are the
         checkpoint's unless given; lineage names the run, and its curves go with the version. ``into`` takes a
@@ -411,7 +411,7 @@ class Keep:
         """
         from modelkeep.retention import Retention
 
-        if keep_last is keep_best is keep_every is None:
+        if (keep_last, keep_best, keep_every) == (None, None, None):
             raise UsageError("say which checkpoints stay", expected="keep_last, keep_best or keep_every")
         marker.read(self.store)
         retention = Retention(last=keep_last or 1, best=keep_best, every=keep_every)
@@ -609,11 +609,15 @@ class Keep:
         """
         from modelkeep.diff import diff
 
-        sides = [(ref, self._checkpoint(ref)) for ref in (old, new)]
-        manifests = [self.resolve(ref).manifest if at is None else self._model_of(at) for ref, at in sides]
-        names = [_named(manifest, at) for manifest, (_, at) in zip(manifests, sides, strict=True)]
-        found = diff(*manifests, self._registry.blobs.get, distance=self._distance())
-        return replace(found, old=names[0], new=names[1])
+        (before, one), (after, other) = self._side(old), self._side(new)
+        found = diff(one, other, self._registry.blobs.get, distance=self._distance())
+        return replace(found, old=before, new=after)
+
+    def _side(self, ref: str) -> tuple[str, Manifest]:
+        """What a diff compares, and its name."""
+        checkpoint = self._checkpoint(ref)
+        manifest = self.resolve(ref).manifest if checkpoint is None else self._model_of(checkpoint)
+        return _named(manifest, checkpoint), manifest
 
     def verify(
         self,
@@ -959,7 +963,7 @@ class Keep:
         return known
 
     def _trained(self, network: keras.Model | None) -> tuple[dict[str, tuple[Piece, ...]], dict[str, bytes]]:
-        """Of a model that a run of this store trained: where the tensors of its checkpoint lie, and the run's curves."""
+        """Of a model that a run of this store trained: where its checkpoint's tensors lie, and the run's curves."""
         from modelkeep.live import origins
 
         ref = None if network is None else origins.lineage(network).run
