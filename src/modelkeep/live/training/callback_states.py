@@ -54,14 +54,15 @@ LearningRateScheduler, TerminateOnNaN, RemoteMonitor, ProgbarLogger, LambdaCallb
 
 
 def capture(callback: Callback) -> dict[str, Any] | None:
-    """What ``callback`` remembers, as ``state.pack`` takes it; None where nothing can be known of it.
+    """What ``callback`` remembers, as ``state.pack`` takes it; None where it is not known to remember anything.
 
     Raises whatever its own ``get_state`` raises.
     """
     told: dict[str, Any] = {}
     if _is_keras(callback):
-        told["attributes"] = {name: _plain(name, vars(callback)[name]) for name in _kept(callback)}
-        told.update({part: take(callback) for part, (take, _) in _PARTS.items()})
+        told = {part: take(callback) for part, (take, _) in _PARTS.items()}
+        told["attributes"] = {name: _plain(name, vars(callback)[name]) for name in sorted(_kept(callback))}
+        told = {part: content for part, content in told.items() if content}
     if _tells(callback):
         told["own"] = callback.get_state()
     return told or None
@@ -74,7 +75,7 @@ def restore(callback: Callback, value: dict[str, Any]) -> tuple[Finding, ...]:
     """
     findings: list[Finding] = []
     for part, (_, give) in _PARTS.items():
-        if value.get(part) is not None:
+        if part in value:
             findings += give(callback, value[part]) or ()
     for name, content in value.get("attributes", {}).items():
         setattr(callback, name, content)
