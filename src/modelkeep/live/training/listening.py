@@ -81,7 +81,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._train_function: Callable[..., Any] | None = None
         self._told = time.monotonic()
         self._kept_at = self._standing.step
-        self._training = False
+        self._training = self._stepped = False
 
     # --- what Keras calls
 
@@ -139,6 +139,9 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._standing = replace(before, step=before.step + done - before.step_in_epoch, step_in_epoch=done)
         self._logs = numbers(logs or {})
         self._log_step()
+        if not self._stepped:
+            self._stepped = True
+            self._say_all(randomness.doubts(self.model))  # there is a graph now
         if self._may_be_last(done):
             self._random_after_steps = randomness.capture()
         due = self._schedule.after_step(before.step, self._standing.step, busy=self._keeper.busy)
