@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from modelkeep.live.loading import Loaded
     from modelkeep.live.opening import Opened
     from modelkeep.live.training.checkpoints import Checkpoints
+    from modelkeep.live.transfer import Match, OnMismatch, Transfer
     from modelkeep.manifest import Lineage, Manifest, Piece
     from modelkeep.pipeline import Pipeline
     from modelkeep.provenance.signing import Signed
@@ -54,6 +55,7 @@ CustomObjects = Mapping[str, Any] | Iterable[Any]
 DEFAULT_STORE = "models"
 STORE_VARIABLE = "MODELKEEP_STORE"
 _NOTHING: Mapping[str, Any] = {}
+_NO_NAMES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,7 @@ class Keep:
         dtype, UsageError, CannotLoad, and what :meth:`load`, :func:`modelkeep.load` and :meth:`save` raise.
         """
         with keras_at_hand():
-            from modelkeep.live import averaging
+            from modelkeep.live import averaging, ingredients
 
         if name is None and options:
             raise UsageError(
@@ -345,12 +347,72 @@ class Keep:
             )
         if isinstance(refs, str | os.PathLike):
             raise UsageError("refs are a list", found=repr(refs), hint=f"write [{str(refs)!r}, …]")
-        with averaging.gathered(refs, self._kept, self._registry.blobs, custom_objects, trust) as ingredients:
-            averaged = averaging.average(ingredients, weights, ema=ema, soup=soup, recalibrate=recalibrate, trust=trust)
+        with ingredients.gathered(refs, self._kept, self._registry.blobs, custom_objects, trust) as found:
+            averaged = averaging.average(found, weights, ema=ema, soup=soup, batches=recalibrate, trust=trust)
         if name is None:
             return averaged
         shared = {"assets": averaged.assets, "pipeline": averaged.pipeline, "golden": averaged.golden}
         return replace(averaged, version=self.save(averaged.model, name, **{**shared, **options}))
+
+    def transfer(
+        self,
+        source: str | os.PathLike[str],
+        into: keras.Model,
+        *,
+        rename: Mapping[str, str] = _NO_NAMES,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        freeze: bool = False,
+        on_mismatch: OnMismatch = "refuse",
+        match: Match = "auto",
+        vocabulary: Any = None,
+        dry_run: bool = False,
+        signature: bool | str | os.PathLike[str] | None = None,
+        allow: Sequence[str] = (),
+        limits: Limits = DEFAULT,
+    ) -> Transfer:
+        """Move weights into another network, which need not be the one they are of: all that fits, with an account.
+
+        ``source`` is a ref, a checkpoint (``run@1200``), or a file or folder of any form that holds weights; nothing of
+        it is built, a file is scanned first, and every tensor of a version is checked. Layers find each other by path,
+        by name, or by structure; ``match`` keeps it to one of these. Patterns are regular expressions of one or several
+        whole names (``block_1.*``, ``encoder/dense``): ``rename`` makes the source's names those of the model, each
+        rule on what the one before made; ``include`` and ``exclude`` say which weights of the model take part.
+
+        Where shapes differ, nothing is changed unless ``on_mismatch`` says ``skip`` (that layer is left), ``slice``
+        (the leading block of a larger source) or ``pad`` (a smaller source as the leading block). ``vocabulary``, an
+        old and a new tokenizer (``(old, new)``; by pattern where there are several embeddings; the new one alone where
+        the source keeps its own), lets rows follow their tokens. ``freeze`` makes what was copied whole untrainable.
+        ``dry_run`` only tells. What is saved of the model names the source in its lineage. ``signature`` is as for
+        :meth:`load`, ``allow`` and ``limits`` as for :func:`modelkeep.load`.
+
+        Raises NotFaithful, with the report, where a pair does not fit or nothing would be copied; UsageError for a
+        pattern that names nothing; NotFound's kin, IntegrityError, UnsafeContent, CannotLoad.
+        """
+        with keras_at_hand():
+            from modelkeep.live import transfer
+
+        terms = transfer.Terms(
+            rename=rename,
+            include=include,
+            exclude=exclude,
+            freeze=freeze,
+            on_mismatch=on_mismatch,
+            match=match,
+            vocabulary=vocabulary,
+            dry_run=dry_run,
+        )
+        if _is_path(source):
+            return transfer.from_file(Path(source), into, terms, allow=allow, limits=limits)
+        checkpoint = self._checkpoint(os.fspath(source))
+        if checkpoint is None:
+            version = self.resolve(os.fspath(source))
+            self._demand_signature(version, signature, checked=True)
+            found, name, digest = version.manifest, version.ref, version.digest
+        else:
+            self._demand_no_signature(checkpoint, signature)
+            found, name, digest = self._model_of(checkpoint), checkpoint.ref, checkpoint.manifest
+        return transfer.from_version(found, self._registry.blobs, into, terms, name=name, digest=digest)
 
     def runs(self) -> list[Run]:
         """Every training run, by name."""
@@ -1072,6 +1134,12 @@ def _alias(text: str) -> tuple[str, str]:
     if not isinstance(ref.selector, ByAlias):
         raise UsageError("not an alias", found=repr(text), expected="model@alias, such as sentiment@production")
     return ref.model, ref.selector.alias
+
+
+def _is_path(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a file or folder, or what the files of a checkpoint of TensorFlow begin with; else a ref."""
+    path = Path(source)
+    return not isinstance(source, str) or path.exists() or path.with_name(f"{path.name}.index").is_file()
 
 
 def _is_bundle(path: Path) -> bool:

@@ -9,37 +9,26 @@ The greedy soup is that of Wortsman et al., Model soups (https://arxiv.org/abs/2
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
-import msgspec
 import numpy as np
 
 from modelkeep.diff import architecture
 from modelkeep.errors import CannotLoad, NotFaithful, UsageError
-from modelkeep.live import custom_objects as customs
-from modelkeep.live import golden, internals, opening, origins
-from modelkeep.live.capture import CONFIG, LAYER_ASSETS, TORCH_RNG, capture
-from modelkeep.live.loading import Assets
-from modelkeep.live.restore import restore
-from modelkeep.live.stored import Stored
+from modelkeep.live import origins
+from modelkeep.live.capture import CONFIG
+from modelkeep.live.ingredients import Ingredient, surroundings
+from modelkeep.live.recalibration import measured, recalibrate
 from modelkeep.live.tensors import Array, array, numpy_dtype
-from modelkeep.manifest import Manifest, Part, Tensor
+from modelkeep.manifest import Tensor
 from modelkeep.pipeline import Pipeline
 from modelkeep.report import Finding, Report, Severity, several
-from modelkeep.storage.blobs import Blobs
-from modelkeep.storage.local import LocalStore
 from modelkeep.storage.syscalls import private_memory
 
 if TYPE_CHECKING:
@@ -50,130 +39,6 @@ Metric: TypeAlias = Callable[[keras.Model], float]
 
 _CHUNK = 2**20  # numbers summed at once
 _QUANTIZED = re.compile(rb'"class_name": ?"\w*(?:Quantized|GPTQ|AWQ)\w*DTypePolicy"')
-_NOT_AVERAGED = ("state/compiled/", TORCH_RNG)
-
-
-@dataclass(frozen=True)
-class Ingredient:
-    """One of the models that are averaged: where its parts and tensors lie.
-
-    ``name`` is what a lineage calls it, with a digest; ``label`` what people do.
-    """
-
-    name: str
-    label: str
-    manifest: Manifest
-    blobs: Blobs
-    objects: Mapping[str, object] = field(default_factory=dict)  # custom ones, by the names its config uses
-
-    @cached_property
-    def stored(self) -> Stored:
-        """Its parts and tensors."""
-        return Stored(self.manifest, self.blobs)
-
-    @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        """Those of the network, by name."""
-        return {
-            tensor.name: tensor
-            for tensor in self.manifest.tensors
-            if tensor.name.startswith(("weights/", "state/")) and not tensor.name.startswith(_NOT_AVERAGED)
-        }
-
-    @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        """What Keras' own files hold of the network."""
-        return {name: tensor for name, tensor in self.tensors.items() if name.startswith("weights/")}
-
-    def views(self) -> dict[str, memoryview]:
-        """Every tensor's bytes, verified: private memory, mapped anew at each call."""
-        return self.blobs.map(list(self.tensors.values())).views
-
-    def config(self) -> Any:
-        """Its architecture. Raises IntegrityError where it is not kept."""
-        return json.loads(self.stored.part(CONFIG))
-
-    @property
-    def layer_assets(self) -> dict[str, str]:
-        """The digests of the files that layers keep, by name."""
-        return {part.name: part.digest for part in self.manifest.parts if part.name.startswith(LAYER_ASSETS)}
-
-    @property
-    def surroundings(self) -> dict[str, tuple[str, ...]]:
-        """Assets and pipeline by name, each as the digests of what it is made of."""
-        digests = {part.name: part.digest for part in self.manifest.parts}
-        digests |= {tensor.name: tensor.digest for tensor in self.manifest.tensors}
-        held = {
-            asset.name: (asset.kind, *(digests[name] for name in (*asset.parts, *asset.tensors)))
-            for asset in self.manifest.assets
-        }
-        pipeline = self.manifest.pipeline
-        return held if pipeline is None else held | {pipeline: (digests[pipeline],)}
-
-
-@contextmanager
-def gathered(
-    refs: Sequence[str | os.PathLike[str]],
-    kept: Callable[[str], tuple[str, Manifest]],
-    blobs: Blobs,
-    custom_objects: Any = None,
-    trust: Sequence[str] = (),
-) -> Iterator[list[Ingredient]]:
-    """The models that are named, versions and checkpoints as ``kept`` finds them, in their order.
-
-    A text is a file where there is one of that name. Raises what finding and opening them raises.
-    """
-    found: dict[int, Ingredient] = {}
-    files = {place: Path(ref) for place, ref in enumerate(refs) if not isinstance(ref, str) or Path(ref).exists()}
-    with TemporaryDirectory(prefix="modelkeep-") as folder:
-        for place, ref in enumerate(refs):
-            if place not in files:
-                found[place] = of_version(*kept(str(ref)), blobs, custom_objects=custom_objects, trust=trust)
-        for place, path in files.items():  # last: weights alone need the architecture of one that has kept it
-            like = next((each for each in found.values() if each.manifest.kind == "whole"), None)
-            own = Path(folder, str(place))
-            found[place] = of_file(path, own, like=like, custom_objects=custom_objects, trust=trust)
-        yield [found[place] for place in sorted(found)]
-
-
-def of_version(
-    name: str, manifest: Manifest, blobs: Blobs, *, custom_objects: Any = None, trust: Sequence[str] = ()
-) -> Ingredient:
-    """A version, or a checkpoint, as it lies in its store. Raises MissingCustomObjects, UsageError."""
-    if manifest.kind == "servable":
-        raise UsageError(f"{name} holds no Keras model, so it has no weights to average", found="kind servable")
-    objects, _ = customs.resolve(manifest.custom_objects, custom_objects=custom_objects, trust=trust)
-    return Ingredient(name, name.rpartition("@")[0], manifest, blobs, objects)
-
-
-def of_file(
-    path: Path, folder: Path, *, like: Ingredient | None, custom_objects: Any = None, trust: Sequence[str] = ()
-) -> Ingredient:
-    """A model file, taken into a store of its own in ``folder`` so that it can be read tensor by tensor.
-
-    ``like`` is whose network takes the weights where there is one. Raises what ``mk.load`` raises.
-    """
-    opened = opening.open_file(
-        path,
-        into=like and _network(like, like.views()),
-        compile=like is None,
-        custom_objects=custom_objects,
-        trust=trust,
-    )
-    captured = capture(opened.model)
-    blobs = Blobs(LocalStore(folder))
-    manifest = Manifest(
-        model="file",
-        version="0.0.0",
-        created="",
-        writer="",
-        kind=captured.kind,
-        signature=captured.signature,
-        custom_objects=captured.custom_objects,
-        parts=tuple(Part(name=name, digest=blobs.put(data), size=len(data)) for name, data in captured.parts.items()),
-        tensors=blobs.write(captured.tensors).tensors,
-    )
-    return Ingredient(opened.name, path.name, manifest, blobs, captured.objects)
 
 
 @dataclass(frozen=True)
@@ -200,7 +65,7 @@ def average(
     *,
     ema: float | None = None,
     soup: Metric | None = None,
-    recalibrate: Iterable[Any] | None = None,
+    batches: Iterable[Any] | None = None,
     trust: Sequence[str] = (),
 ) -> Averaged:
     """The average of the models: compiled as the first one was, with an optimizer that has not begun.
@@ -208,8 +73,8 @@ def average(
     ``weights`` are shares, one a model, of which only the proportions count. ``ema`` is the decay (0 to 1) of an
     exponential moving average over the models in their order, the last being the latest: each moves the average by
     ``1 - ema``. ``soup`` is a metric, more being better: by it the models are tried from the best down, each into the
-    average so far, and stay in it where it gets no worse. Without any of these all count alike. ``recalibrate`` are
-    batches of inputs by which the statistics of BatchNormalization layers are computed for the average, as it is fed.
+    average so far, and stay in it where it gets no worse. Without any of these all count alike. ``batches``
+    of data are what the statistics of BatchNormalization layers are computed from anew, for every average.
 
     Raises NotFaithful, with a finding for each tensor, where names, shapes or dtypes differ; UsageError for
     quantized models, and weights that are none; CannotLoad where no model has kept its architecture.
@@ -220,24 +85,24 @@ def average(
         raise CannotLoad("none of these has kept its architecture", hint="average with one that has, at a weight of 0")
     _refuse_quantized(base)
     _refuse_others(ingredients)
-    if hasattr(recalibrate, "shape"):
+    if hasattr(batches, "shape"):
         raise UsageError("recalibrate is one array where batches are expected", hint="write recalibrate=[x]")
-    kitchen = _Kitchen(base, recalibrate)
+    mixer = _Mixer(base, batches)
     chosen = dict(zip(range(len(ingredients)), shares, strict=True))
     decisions: tuple[Finding, ...] = ()
     if soup is not None:
-        names, decisions = _greedy(kitchen, ingredients, soup)
+        names, decisions = _greedy(mixer, ingredients, soup)
         chosen = dict.fromkeys(names, 1.0)
     used = [(ingredients[index], share) for index, share in chosen.items() if share > 0]
-    model = kitchen.cook(used)
+    model = mixer.mix(used)
     parents = tuple(each.name for each, _ in used)
     origins.note(model, origins.Average(parents))
     total = math.fsum(share for _, share in used)
-    given = _surroundings([each for each, _ in used], trust)
-    findings = (*_summary(kitchen, used), *decisions, *_doubts(kitchen, used, model), *given.findings)
+    given = surroundings([each for each, _ in used], trust)
+    findings = (*_summary(mixer, used), *decisions, *_doubts(mixer, used, model), *given.findings)
     return Averaged(
         model,
-        Report(f"average of {len(used)} models", findings, NotFaithful),
+        Report(f"average of {several([each.label for each, _ in used])}", findings, NotFaithful),
         parents,
         tuple(share / total for _, share in used),
         assets=given.assets,
@@ -266,17 +131,15 @@ def _shares(count: int, weights: Sequence[float] | None, ema: float | None, soup
     return shares
 
 
-def _greedy(
-    kitchen: _Kitchen, ingredients: Sequence[Ingredient], metric: Metric
-) -> tuple[list[int], tuple[Finding, ...]]:
+def _greedy(mixer: _Mixer, ingredients: Sequence[Ingredient], metric: Metric) -> tuple[list[int], tuple[Finding, ...]]:
     """Which stay in the soup, best first, and every decision with its scores."""
-    alone = [_score(metric, kitchen.cook([(each, 1.0)]), each.label) for each in ingredients]
+    alone = [_score(metric, mixer.mix([(each, 1.0)]), each.label) for each in ingredients]
     order = sorted(range(len(ingredients)), key=lambda index: alone[index], reverse=True)
     kept, best = order[:1], alone[order[0]]
     findings = [_decision(ingredients[order[0]], alone[order[0]], best, best, stays=True)]
     for index in order[1:]:
         together = [(ingredients[each], 1.0) for each in (*kept, index)]
-        score = _score(metric, kitchen.cook(together), f"the average with {ingredients[index].label}")
+        score = _score(metric, mixer.mix(together), f"the average with {ingredients[index].label}")
         stays = score >= best
         findings.append(_decision(ingredients[index], alone[index], score, best, stays=stays))
         if stays:
@@ -336,13 +199,13 @@ _Used: TypeAlias = Sequence[tuple[Ingredient, float]]
 
 
 @dataclass(frozen=True)
-class _Kitchen:
+class _Mixer:
     """Makes models of averages: each a new one, since a metric may do with a model what it likes."""
 
     base: Ingredient
     batches: Iterable[Any] | None
 
-    def cook(self, used: _Used) -> keras.Model:
+    def mix(self, used: _Used) -> keras.Model:
         maps = {id(each): each.views() for each in (self.base, *(each for each, _ in used))}
         views = dict(maps[id(self.base)])  # states, and integers among the weights
         for name in filter(self.is_averaged, self.base.weights):
@@ -352,18 +215,14 @@ class _Kitchen:
             views[name] = (
                 lying[0] if alike else _mean([array(tensor, view) for view in lying], [share for _, share in used])
             )
-        model = _network(self.base, views)
+        model = self.base.network(views)
         if self.batches is not None and len(used) > 1:
-            _recalibrate(model, self.batches)
+            recalibrate(model, self.batches)
         return model
 
     def is_averaged(self, name: str) -> bool:
         # The kinds that NumPy knows from ml_dtypes are V.
         return numpy_dtype(self.base.weights[name].dtype).kind in "fcV"
-
-
-def _network(base: Ingredient, views: Mapping[str, memoryview]) -> keras.Model:
-    return restore(base.manifest, base.stored.part, views, objects=base.objects, fresh_optimizer=True)
 
 
 def _mean(arrays: Sequence[Array], shares: Sequence[float]) -> memoryview:
@@ -373,75 +232,44 @@ def _mean(arrays: Sequence[Array], shares: Sequence[float]) -> memoryview:
     wide: Any = np.complex128 if arrays[0].dtype.kind == "c" else np.float64
     total = math.fsum(shares)
     flat = [each.reshape(-1) for each in arrays]
-    for start in range(0, mean.size, _CHUNK):
-        piece = slice(start, start + _CHUNK)
-        summed = np.zeros(mean[piece].shape, wide)
-        for share, each in zip(shares, flat, strict=True):
-            summed += share * each[piece].astype(wide)
-        mean[piece] = (summed / total).astype(mean.dtype)
+    with np.errstate(invalid="ignore"):  # of a model that diverged: NaN, which no save lets pass
+        for start in range(0, mean.size, _CHUNK):
+            piece = slice(start, start + _CHUNK)
+            summed = np.zeros(mean[piece].shape, wide)
+            for share, each in zip(shares, flat, strict=True):
+                summed += share * each[piece].astype(wide)
+            mean[piece] = (summed / total).astype(mean.dtype)
     return memory
-
-
-def _recalibrate(model: keras.Model, batches: Iterable[Any]) -> None:
-    """Compute the moving statistics of the batches, as one mean over them all; nothing else of the model changes.
-
-    The procedure is that of stochastic weight averaging (Izmailov et al., https://arxiv.org/abs/1803.05407).
-    """
-    layers = [layer for layer in _normalizing(model) if layer.trainable]
-    own = {id(variable) for layer in layers for variable in (layer.moving_mean, layer.moving_variance)}
-    others = [variable for variable in model.non_trainable_variables if id(variable) not in own]
-    before = [keras.ops.convert_to_numpy(variable) for variable in others]
-    momenta = [layer.momentum for layer in layers]
-    number = 0
-    try:
-        for number, batch in enumerate(batches, start=1):
-            for layer in layers:
-                layer.momentum = 1 - 1 / number  # so that every batch counts alike
-            model(keras.utils.unpack_x_y_sample_weight(batch)[0], training=True)
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-        for variable, value in zip(others, before, strict=True):
-            variable.assign(value)
-    if not number:
-        raise UsageError(
-            "recalibrate gave no batch",
-            hint="give what can be read more than once, such as a dataset or a list: a soup is tried many times",
-        )
-
-
-def _normalizing(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [node for _, node in internals.walk(model) if isinstance(node, keras.layers.BatchNormalization)]
 
 
 # --- what is said of it
 
 
-def _summary(kitchen: _Kitchen, used: _Used) -> Iterator[Finding]:
+def _summary(mixer: _Mixer, used: _Used) -> Iterator[Finding]:
     """How much each model counts, and what of them was averaged."""
     total = math.fsum(share for _, share in used)
     for each, share in used:
         yield Finding("average", Severity.OK, f"counts {share / total:.4g}", each.label, {"weight": share / total})
-    differing = [name for name in kitchen.base.weights if len({each.tensors[name].digest for each, _ in used}) > 1]
-    averaged = [kitchen.base.weights[name] for name in differing if kitchen.is_averaged(name)]
+    differing = [name for name in mixer.base.weights if len({each.tensors[name].digest for each, _ in used}) > 1]
+    averaged = [mixer.base.weights[name] for name in differing if mixer.is_averaged(name)]
     parameters = sum(prod(tensor.shape) for tensor in averaged)
-    counts = {"averaged": len(averaged), "equal": len(kitchen.base.weights) - len(differing), "parameters": parameters}
+    counts = {"averaged": len(averaged), "equal": len(mixer.base.weights) - len(differing), "parameters": parameters}
     text = f"{counts['averaged']} tensors ({parameters:,} parameters) averaged, {counts['equal']} the same in all"
     yield Finding("average", Severity.OK, text, details=counts)
 
 
-def _doubts(kitchen: _Kitchen, used: _Used, model: keras.Model) -> Iterator[Finding]:
+def _doubts(mixer: _Mixer, used: _Used, model: keras.Model) -> Iterator[Finding]:
     """What is not the mean of all, or means less than it seems."""
-    base = kitchen.base
-    taken = [name for name, tensor in base.tensors.items() if _is_taken(kitchen, used, name, tensor)]
+    base = mixer.base
+    taken = [name for name, tensor in base.tensors.items() if _is_taken(mixer, used, name, tensor)]
     if taken:
         names = several([base.tensors[name].variable or name for name in taken])
         text = f"whole numbers and states that differ are those of {base.label}: {names}"
         yield Finding("average-taken", Severity.NOTE, text, details={"tensors": taken})
     if getattr(model, "compiled", False):
         yield Finding("average-optimizer", Severity.NOTE, "compiled anew: an optimizer's slots have no average")
-    layers = [layer for layer in _normalizing(model) if layer.trainable]
-    if layers and kitchen.batches is None and len(used) > 1:
+    layers = measured(model)
+    if layers and mixer.batches is None and len(used) > 1:
         text = f"the moving statistics of {len(layers)} BatchNormalization layers are averages, too, which is not what "
         text += "the averaged network would measure; give recalibrate=batches of training data"
         yield Finding("average-statistics", Severity.WARNING, text, several([layer.name for layer in layers]))
@@ -449,8 +277,8 @@ def _doubts(kitchen: _Kitchen, used: _Used, model: keras.Model) -> Iterator[Find
         yield from _otherwise(base, each)
 
 
-def _is_taken(kitchen: _Kitchen, used: _Used, name: str, tensor: Tensor) -> bool:
-    if name in kitchen.base.weights and kitchen.is_averaged(name):
+def _is_taken(mixer: _Mixer, used: _Used, name: str, tensor: Tensor) -> bool:
+    if name in mixer.base.weights and mixer.is_averaged(name):
         return False
     others = (each.tensors.get(name) for each, _ in used)
     return any(other is not None and other.digest != tensor.digest for other in others)
@@ -467,49 +295,3 @@ def _otherwise(base: Ingredient, other: Ingredient) -> Iterator[Finding]:
     if changes:
         text = f"has another architecture than {base.label}, which the average has: {several(changes)}"
         yield Finding("average-architecture", Severity.WARNING, text, other.label)
-
-
-# --- what goes with it
-
-
-@dataclass(frozen=True)
-class _Surroundings:
-    assets: Mapping[str, Any]
-    pipeline: Pipeline | None
-    golden: Any
-    findings: tuple[Finding, ...] = ()
-
-
-def _surroundings(used: Sequence[Ingredient], trust: Sequence[str]) -> _Surroundings:
-    """Assets and pipeline of the first model that has any, unless others differ; golden inputs likewise."""
-    owners = [each for each in used if each.manifest.assets or each.manifest.pipeline]
-    examples = next((each for each in used if each.manifest.golden and not each.manifest.golden.probe), None)
-    if not owners:
-        return _Surroundings({}, None, examples and _golden_inputs(examples))
-    first = owners[0]
-    mine = first.surroundings
-    left = {name for name in mine if any(other.surroundings.get(name) != mine[name] for other in owners[1:])}
-    findings = tuple(
-        Finding(
-            "average-left", Severity.WARNING, f"differs between the models, so it is left out of {first.label}'s", name
-        )
-        for name in sorted(left)
-    )
-    manifest = msgspec.structs.replace(
-        first.manifest, assets=tuple(asset for asset in first.manifest.assets if asset.name not in left)
-    )
-    # What is raw to one pipeline is not to another one, or to the network alone.
-    pipeline = None if left or manifest.pipeline is None else Pipeline.from_json(first.stored.part(manifest.pipeline))
-    fits = examples is not None and (not left or first.manifest.pipeline is None)
-    golden_inputs = _golden_inputs(examples) if fits and examples is not None else None
-    return _Surroundings(Assets(manifest, first.stored, trust), pipeline, golden_inputs, findings)
-
-
-def _golden_inputs(one: Ingredient) -> Any:
-    assert one.manifest.golden is not None
-    arrays = {
-        tensor.name: array(tensor, one.stored.tensor(tensor.name)[1])
-        for tensor in one.manifest.tensors
-        if tensor.name.startswith("golden/")
-    }
-    return golden.inputs_of(one.manifest.golden, arrays, one.stored.part)
