@@ -55,7 +55,6 @@ CustomObjects = Mapping[str, Any] | Iterable[Any]
 DEFAULT_STORE = "models"
 STORE_VARIABLE = "MODELKEEP_STORE"
 _NOTHING: Mapping[str, Any] = {}
-_NO_NAMES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -352,14 +351,15 @@ class Keep:
         if name is None:
             return averaged
         shared = {"assets": averaged.assets, "pipeline": averaged.pipeline, "golden": averaged.golden}
-        return replace(averaged, version=self.save(averaged.model, name, **{**shared, **options}))
+        given = {key: value for key, value in options.items() if key not in shared or not _is_empty(value)}
+        return replace(averaged, version=self.save(averaged.model, name, **{**shared, **given}))
 
     def transfer(
         self,
         source: str | os.PathLike[str],
         into: keras.Model,
         *,
-        rename: Mapping[str, str] = _NO_NAMES,
+        rename: Mapping[str, str] = _NOTHING,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         freeze: bool = False,

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from modelkeep.checkpoint import to_json
+from modelkeep.cli import wording
+from modelkeep.cli.standing import standing
+from modelkeep.curves import numbers
+
 if TYPE_CHECKING:
+    from modelkeep.checkpoint import Checkpoint as KeptCheckpoint
     from modelkeep.entry import Entry as LedgerEntry
     from modelkeep.entry import Policy as LedgerPolicy
     from modelkeep.registry import ModelSummary
+    from modelkeep.runs import Pruned
+    from modelkeep.runs import Run as KeptRun
     from modelkeep.version import Version as KeptVersion
 
 
@@ -103,6 +111,107 @@ class Whole(Shape):
     manifest: Annotated[dict[str, Any], says("as `--manifest` prints it")]
 
 
+class Checkpoint(Shape):
+    """Where a training run stood after a step."""
+
+    ref: Annotated[str, says("`run@step`")]
+    number: Annotated[int, says("its place among those of the run, from 1")]
+    step: Annotated[int, says("steps of training since the run began")]
+    epoch: Annotated[int, says("epochs done")]
+    step_in_epoch: Annotated[int, says("steps done in the next one")]
+    metrics: Annotated[dict[str, float | str], says("numbers; `nan`, `inf` and `-inf` as text")]
+    size: Annotated[int, says("bytes of everything it is made of")]
+    new_bytes: Annotated[int, says("bytes that it added to the store")]
+    created: Annotated[str, says("RFC 3339, UTC")]
+    reason: Annotated[str, says("`interval`, `epoch`, `time`, `signal`, `end` or `asked`")]
+    digest: Annotated[str, says("of its manifest")]
+    best: Annotated[bool, says("by the metric that the run keeps its best by")]
+    last: bool
+
+    @classmethod
+    def of(cls, run: KeptRun, checkpoint: KeptCheckpoint) -> Checkpoint:
+        """From what Keep tells of a run."""
+        marks = wording.marks(run, checkpoint)
+        return cls(
+            ref=checkpoint.ref,
+            number=checkpoint.number,
+            step=checkpoint.step,
+            epoch=checkpoint.epoch,
+            step_in_epoch=checkpoint.step_in_epoch,
+            metrics=to_json(checkpoint.metrics),
+            size=checkpoint.size,
+            new_bytes=checkpoint.new_bytes,
+            created=checkpoint.created,
+            reason=checkpoint.reason,
+            digest=checkpoint.manifest,
+            best="best" in marks,
+            last="last" in marks,
+        )
+
+
+class Removed(Shape):
+    """What was deleted of a run, or would be."""
+
+    dry_run: Annotated[bool, says("nothing was")]
+    checkpoints: Annotated[list[str], says("`run@step`")]
+    bytes: Annotated[int, says("that this gave back; what others rely on is left to `gc`")]
+
+
+class Run(Shape):
+    """A training run."""
+
+    name: str
+    state: Annotated[str, says("`training`, `silent` where it has told nothing for half a minute, or `finished`")]
+    heard: Annotated[str, says("when it was heard of last: RFC 3339, UTC")]
+    step: int
+    epoch: Annotated[int, says("epochs done")]
+    epochs: Annotated[int | None, says("how many there will be, if it told")]
+    share: Annotated[float | None, says("how much of it is done, from 0 to 1, if that is known")]
+    steps_per_second: float | None
+    seconds_left: float | None
+    logs: Annotated[dict[str, float | str], says("its newest numbers; `nan`, `inf` and `-inf` as text")]
+    stored: Annotated[int, says("bytes that its checkpoints added to the store")]
+    checkpoints: Annotated[list[Checkpoint], says("in the order of writing; before any were removed")]
+    damaged: Annotated[dict[str, str], says("entries that cannot be read: number → what is wrong")]
+    removed: Annotated[Removed | None, says("where checkpoints were")] = None
+
+    @classmethod
+    def of(cls, run: KeptRun, pruned: Pruned | None = None) -> Run:
+        """From what Keep tells of a run, and did to it."""
+        stands = standing(run)
+        return cls(
+            name=run.name,
+            state=stands.state,
+            heard=stands.heard,
+            step=stands.step,
+            epoch=stands.epoch,
+            epochs=stands.of,
+            share=stands.share,
+            steps_per_second=stands.rate,
+            seconds_left=stands.left,
+            logs=to_json(numbers(stands.logs)),
+            stored=run.stored,
+            checkpoints=[Checkpoint.of(run, checkpoint) for checkpoint in run.checkpoints],
+            damaged={str(number): str(error) for number, error in run.damaged.items()},
+            removed=pruned
+            and Removed(
+                dry_run=pruned.dry_run,
+                checkpoints=[checkpoint.ref for checkpoint in pruned.dropped],
+                bytes=pruned.removed_bytes,
+            ),
+        )
+
+
+class Watched(Shape):
+    """A training run and what it logged."""
+
+    run: Run
+    curves: Annotated[
+        dict[str, Any],
+        says("`steps`, thinned, and `epochs`: columns `step` and `epoch`, and `logs` by name; null where none was"),
+    ]
+
+
 class Entry(Shape):
     """One thing that happened to a model."""
 
@@ -178,6 +287,15 @@ class Exported(Shape):
     path: str
     size: Annotated[int, says("bytes")]
     report: Annotated[Report, says("the replay: the largest difference of each output")]
+
+
+class Averaged(Shape):
+    """A version that is an average of models."""
+
+    version: Version
+    parents: Annotated[list[str], says("the models it is of, with their digests")]
+    weights: Annotated[list[float], says("how much each of them counts; they add up to 1")]
+    report: Report
 
 
 class Inspection(Shape):
