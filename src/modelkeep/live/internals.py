@@ -25,6 +25,7 @@ import keras.src.trainers.trainer
 from keras.src.backend.common import KerasVariable, global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import (
     array_data_adapter,
     array_slicing,
@@ -645,6 +646,34 @@ def _batch_adapter(class_weight: Any) -> Any:
     adapter = py_dataset_adapter.PyDatasetAdapter.__new__(py_dataset_adapter.PyDatasetAdapter)
     adapter.class_weight = class_weight
     return adapter
+
+
+def tensorflow_dataset(dataset: Any, class_weight: Any) -> Any:
+    """The dataset that ``fit`` makes of a ``tf.data.Dataset``: with weights of classes, and spread over devices."""
+    from keras.src.distribution import distribution_lib
+    from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
+
+    adapter = TFDatasetAdapter(dataset, class_weight=class_weight, distribution=distribution_lib.distribution())
+    return adapter.get_tf_dataset()
+
+
+def is_tensorflow_dataset(value: Any) -> bool:
+    """Whether it is a ``tf.data.Dataset`` or a distributed one; imports nothing."""
+    return bool(data_adapters.is_tf_dataset(value))
+
+
+def is_torch_loader(value: Any) -> bool:
+    """Whether it is a ``torch.utils.data.DataLoader``; imports nothing."""
+    return bool(data_adapters.is_torch_dataloader(value))
+
+
+def takes_adapters() -> bool:
+    """Whether ``fit`` takes a data adapter as ``x``: from Keras 3.7 on."""
+    adapter = DataAdapter()
+    try:
+        return data_adapters.get_data_adapter(adapter) is adapter
+    except ValueError:
+        return False
 
 
 def workers(dataset: keras.utils.PyDataset) -> Any:

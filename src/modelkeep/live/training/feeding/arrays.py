@@ -11,11 +11,11 @@ import numpy as np
 from modelkeep.errors import NotFaithful
 from modelkeep.live import internals
 from modelkeep.live.arrays import Array
-from modelkeep.live.training.feeding.feed import Batch, Cursor, Feed, Position, changed, digest
+from modelkeep.live.training.feeding.feed import Batch, Cursor, FetchedFeed, Position, changed, digest
 from modelkeep.report import Finding, Severity
 
 
-class ArrayFeed(Feed):
+class ArrayFeed(FetchedFeed):
     """Arrays, tensors and data frames, nested as ``fit`` takes them.
 
     The order of a pass is NumPy's Philox generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",

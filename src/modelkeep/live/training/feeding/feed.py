@@ -39,11 +39,7 @@ class Cursor:
 
 
 class Feed(internals.DataAdapter):  # type: ignore[misc]
-    """Batches for ``fit``, one pass over the data after the other, from wherever it was told to go on.
-
-    An iterator ends where a pass ends, as Keras' own do; one asked for more when an epoch has just begun goes on
-    with the next pass. So a training that is resumed in the midst of a pass sees the same ends as one that was not.
-    """
+    """Batches for ``fit``, one pass over the data after the other, from wherever it was told to go on."""
 
     kind: ClassVar[str]
 
@@ -95,8 +91,6 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         """How far the data has been fetched."""
         return self._cursor
 
-    # --- what each kind tells
-
     @abstractmethod
     def _state(self) -> Position:
         """What the position holds beside the cursor."""
@@ -105,18 +99,6 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
     def _restore(self, position: Position) -> tuple[Finding, ...]:
         """Take what :meth:`_state` gave; the cursor is set already."""
 
-    @abstractmethod
-    def _fetch(self) -> Batch:
-        """The batch at the cursor, which moves on afterwards. StopIteration where the pass has no more."""
-
-    @abstractmethod
-    def _peek(self) -> Batch:
-        """The batch at the cursor, without a trace: nothing drawn, nothing moved."""
-
-    def _samples(self) -> list[Batch]:
-        """One or two batches that show what changes between batches, without a trace."""
-        return [self._peek()]
-
     def _epoch_begins(self) -> None:
         """The user's own hook, once for each epoch."""
 
@@ -124,32 +106,6 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         """The user's own hook, once for each epoch."""
 
     # --- what Keras asks for
-
-    def get_numpy_iterator(self) -> Iterator[Batch]:
-        """Batches of NumPy arrays."""
-        return internals.as_numpy(self._batches())
-
-    def get_jax_iterator(self) -> Iterator[Batch]:
-        """Batches of what JAX takes."""
-        return internals.as_jax(self._batches())
-
-    def get_torch_dataloader(self) -> Iterator[Batch]:
-        """Batches of torch tensors. No ``DataLoader``: making an iterator of one draws a random number."""
-        return map(internals.as_torch, self._batches())
-
-    def get_tf_dataset(self) -> Any:
-        """A dataset that fetches each batch when it is asked for, and none ahead."""
-        import tensorflow as tf
-
-        spec = internals.tensorflow_spec([_as_tuples(batch) for batch in self._samples()])
-        dataset = tf.data.Dataset.from_generator(
-            lambda: (internals.as_tensorflow(_as_tuples(batch), spec) for batch in self._batches()),
-            output_signature=spec,
-        )
-        options = tf.data.Options()
-        options.experimental_optimization.apply_default_optimizations = False  # one of them fetches ahead
-        options.autotune.enabled = False
-        return dataset.with_options(options)
 
     def on_epoch_begin(self) -> None:
         """Keras begins an epoch, or looks at a batch before the first."""
@@ -194,7 +150,51 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         """Samples of that batch."""
         return None
 
-    # --- the iterators
+
+class FetchedFeed(Feed):
+    """A feed that makes each batch when it is asked for it, and none ahead.
+
+    An iterator ends where a pass ends, as Keras' own do; one asked for more when an epoch has just begun goes on
+    with the next pass. So a training that is resumed in the midst of a pass sees the same ends as one that was not.
+    """
+
+    @abstractmethod
+    def _fetch(self) -> Batch:
+        """The batch at the cursor, which moves on afterwards. StopIteration where the pass has no more."""
+
+    @abstractmethod
+    def _peek(self) -> Batch:
+        """The batch at the cursor, without a trace: nothing drawn, nothing moved."""
+
+    def _samples(self) -> list[Batch]:
+        """One or two batches that show what changes between batches, without a trace."""
+        return [self._peek()]
+
+    def get_numpy_iterator(self) -> Iterator[Batch]:
+        """Batches of NumPy arrays."""
+        return internals.as_numpy(self._batches())
+
+    def get_jax_iterator(self) -> Iterator[Batch]:
+        """Batches of what JAX takes."""
+        return internals.as_jax(self._batches())
+
+    def get_torch_dataloader(self) -> Iterator[Batch]:
+        """Batches of torch tensors. No ``DataLoader``: making an iterator of one draws a random number."""
+        return map(internals.as_torch, self._batches())
+
+    def get_tf_dataset(self) -> Any:
+        """A dataset that fetches each batch when it is asked for, and none ahead."""
+        import tensorflow as tf
+
+        spec = internals.tensorflow_spec([_as_tuples(batch) for batch in self._samples()])
+        dataset = tf.data.Dataset.from_generator(
+            lambda: (internals.as_tensorflow(_as_tuples(batch), spec) for batch in self._batches()),
+            output_signature=spec,
+        )
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False  # one of them fetches ahead
+        options.autotune.enabled = False
+        return dataset.with_options(options)
 
     def _batches(self) -> Iterator[Batch]:
         """One iterator as Keras asks for them."""
@@ -215,8 +215,8 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
 
     def _next_pass(self) -> bool:
         """Whether the data goes on with another pass now that one has ended."""
-        if self.cursor != self._epoch_began_at:
-            return False
+        if self.cursor != self._epoch_began_at or not self.cursor.index:
+            return False  # the epoch ends with the pass; or the pass was empty, and so are all
         self._cursor = self._epoch_began_at = Cursor(self.cursor.passes + 1)
         return True
 
