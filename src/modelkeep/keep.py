@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from modelkeep.gates import Gate
     from modelkeep.gc import Swept
     from modelkeep.live.averaging import Averaged
+    from modelkeep.live.correspondence import Match
     from modelkeep.live.loading import Loaded
     from modelkeep.live.opening import Opened
     from modelkeep.live.training.checkpoints import Checkpoints
-    from modelkeep.live.transfer import Match, OnMismatch, Transfer
+    from modelkeep.live.transfer import OnMismatch, Transfer
     from modelkeep.manifest import Lineage, Manifest, Piece
     from modelkeep.pipeline import Pipeline
     from modelkeep.provenance.signing import Signed

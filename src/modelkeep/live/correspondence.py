@@ -107,7 +107,8 @@ def correspond(
     found: Correspondence[S, T] = Correspondence()
     named = _by_name(sources, targets)
     if match in ("auto", "path"):
-        found.add(_by_path(sources, targets, named), "path")
+        # Who asks for paths alone is not told better by names.
+        found.add(_by_path(sources, targets, named if match == "auto" else None), "path")
     if match in ("auto", "name"):
         found.add(_by_name(*found.left(sources, targets)), "name")
     fits_by_name = any(source.is_chosen and target.is_chosen for source, target, _ in found.pairs)
@@ -142,14 +143,17 @@ def stem_of(name: str) -> str:
 
 
 def _by_path(
-    sources: Sequence[Holder[S]], targets: Sequence[Holder[T]], named: Sequence[tuple[Holder[S], Holder[T]]]
+    sources: Sequence[Holder[S]], targets: Sequence[Holder[T]], named: Sequence[tuple[Holder[S], Holder[T]]] | None
 ) -> Iterator[tuple[Holder[S], Holder[T]]]:
     by_path = {target.path: target for target in targets}
-    chosen = [(s, t) for s, t in named if s.is_chosen and t.is_chosen]
+    chosen = [(s, t) for s, t in named or () if s.is_chosen and t.is_chosen]
     partner_of = {id(s): t for s, t in chosen} | {id(t): s for s, t in chosen}
     for source in sources:
         target = None if source.path is None or source.renamed else by_path.get(source.path)
         if target is None:
+            continue
+        if named is None:
+            yield source, target
             continue
         by_name = partner_of.get(id(source)) or partner_of.get(id(target))
         if (by_name is None or by_name in (source, target)) and _may_be_one(source, target):
@@ -252,8 +256,8 @@ def _by_structure(
     sources: Sequence[Holder[S]], targets: Sequence[Holder[T]]
 ) -> tuple[list[tuple[Holder[S], Holder[T]]], str | None]:
     """The layers from the input on as far as both networks agree; nothing, and why, where more than one way fits."""
-    if any(holder.place is None for holder in (*sources, *targets)):
-        return [], "the order of the layers is not known, so they were not matched by structure" if sources else None
+    if any(place is None for place in (*(s.place for s in sources), *(t.place for t in targets))):
+        return _by_whole_structure(sources, targets)
     pairs: list[tuple[Holder[S], Holder[T]]] = []
     partner: dict[Names, Names] = {}
     for source, target in zip(sorted(sources, key=_place), sorted(targets, key=_place), strict=False):
@@ -266,6 +270,17 @@ def _by_structure(
         names = " and ".join(holder.name for holder in twins)
         return [], f"by structure {names} could be either of two layers, so none was matched by it: rename them"
     return pairs, None
+
+
+def _by_whole_structure(
+    sources: Sequence[Holder[S]], targets: Sequence[Holder[T]]
+) -> tuple[list[tuple[Holder[S], Holder[T]]], str | None]:
+    """Where the order of layers is not known, classes and their numbers tell them apart if all of them are the same."""
+    ours = {source.path: source for source in sources}
+    theirs = {target.path: target for target in targets}
+    if None not in ours and {p: s.shapes for p, s in ours.items()} == {p: t.shapes for p, t in theirs.items()}:
+        return [(source, theirs[path]) for path, source in ours.items()], None
+    return [], "the order of the layers is not known, so they were not matched by structure" if sources else None
 
 
 def _place(holder: Holder[Any]) -> int:

@@ -72,12 +72,13 @@ class Donated:
 
 @dataclass(frozen=True)
 class Donor:
-    """Weights to be taken, readable while it is open. ``name`` tells where from, ``digest`` what exactly.
+    """Weights to be taken, readable while it is open. ``name`` tells people where from, ``source`` a lineage.
 
     ``states`` are the names of what stays where it is: states of random generators and metrics, an optimizer's slots.
     """
 
     name: str
+    source: str
     digest: str
     tensors: tuple[Donated, ...]
     states: tuple[str, ...] = ()
@@ -152,7 +153,7 @@ def of_version(manifest: Manifest, blobs: Blobs, network: Network, *, name: str,
     ]
     config = json.loads(stored.part(CONFIG)) if manifest.kind == "whole" else None
     states = tuple(t.name for t in manifest.tensors if t.name.startswith(("state/", "optimizer/")))
-    return Donor(name, digest, tuple(_by_path(named, config, {}, network)), states)
+    return Donor(name, f"{name}@{digest}", digest, tuple(_by_path(named, config, {}, network)), states)
 
 
 def _reader(stored: Stored, name: str) -> Callable[[], Array]:
@@ -169,7 +170,7 @@ def of_file(path: Path, network: Network, *, allow: Sequence[str] = (), limits: 
     Raises what :func:`modelkeep.live.opening.open_as_data` does, and CannotLoad for one that holds no weights.
     """
     with opening.open_as_data(path, allow=allow, limits=limits) as (contents, scanned):
-        donor = Donor(opening.described(contents, scanned), scanned.digest, ())
+        donor = Donor(contents.path.name, opening.described(contents, scanned), scanned.digest, ())
         if any(member.name == OWN for member in contents.members):  # a SavedModel that we wrote
             with keras_archive.read(look(contents.path / OWN), limits, False) as inside:
                 yield _filled(donor, inside, network)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from modelkeep.errors import CannotRebuild, UnsafeContent
+from modelkeep.errors import CannotRebuild, UnsafeContent, UsageError
 from modelkeep.live import capture, internals
 from modelkeep.live.correspondence import Holder, Weight, stem_of
 from modelkeep.live.internals import Variable
@@ -44,8 +44,18 @@ class Network:
         return found[0] if found else path
 
 
-def network(model: keras.Model) -> Network:
-    """The layers of a model that hold weights; models within it are looked into."""
+def network_of(model: keras.Model) -> Network:
+    """The layers of a model that hold weights; models within it are looked into.
+
+    Raises UsageError for what is no model, or was never built.
+    """
+    if not isinstance(model, keras.Model):
+        raise UsageError("weights go into a Keras model", found=f"a {type(model).__name__}")
+    if not model.built:
+        raise UsageError(
+            f"the model {model.name!r} has no weights yet, because it was never built",
+            hint="call it on a batch of data, or model.build(input_shape), before the transfer",
+        )
     nodes = internals.walk(model)
     by_path = {path: node for path, node in nodes if isinstance(node, keras.Layer)}
     listed = {one.path: one for one in _outline(model)}
