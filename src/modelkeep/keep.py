@@ -405,7 +405,7 @@ class Keep:
         )
         if _is_path(source):
             return transfer.from_file(Path(source), into, terms, allow=allow, limits=limits)
-        checkpoint = self._checkpoint(os.fspath(source))
+        checkpoint = self.checkpoint(os.fspath(source))
         if checkpoint is None:
             version = self.resolve(os.fspath(source))
             self._demand_signature(version, signature, checked=True)
@@ -447,7 +447,7 @@ class Keep:
 
         Raises RunNotFound, CheckpointNotFound, and what :meth:`load` and :meth:`save` raise.
         """
-        checkpoint = self._checkpoint(ref)
+        checkpoint = self.checkpoint(ref)
         if checkpoint is None:
             raise UsageError("not a checkpoint", found=repr(ref), expected="run@step, such as sentiment-run@1200")
         if metrics is None:
@@ -480,10 +480,13 @@ class Keep:
         retention = Retention(last=keep_last or 1, best=keep_best, every=keep_every)
         return self._runs.prune(run, retention, dry_run=dry_run)
 
-    def delete_run(self, run: str, *, dry_run: bool = False) -> Pruned:
-        """Delete a run with all its checkpoints; versions that were published of it stay. Raises RunNotFound."""
+    def delete_run(self, run: str, step: int | None = None, *, dry_run: bool = False) -> Pruned:
+        """Delete a run with all its checkpoints, or those of one step; versions that were published of it stay.
+
+        Raises RunNotFound, CheckpointNotFound, StorageError.
+        """
         marker.read(self.store)
-        return self._runs.delete(run, dry_run=dry_run)
+        return self._runs.delete(run, step, dry_run=dry_run)
 
     @property
     def _runs(self) -> Runs:
@@ -492,7 +495,7 @@ class Keep:
 
         return Runs(self.store, self._registry.blobs)
 
-    def _checkpoint(self, ref: str) -> Checkpoint | None:
+    def checkpoint(self, ref: str) -> Checkpoint | None:
         """The checkpoint that a ref names; None where it names a version. Raises RunNotFound, CheckpointNotFound."""
         marker.read(self.store)
         match parse_ref(ref):
@@ -548,7 +551,7 @@ class Keep:
         with keras_at_hand():
             from modelkeep.live import loading
 
-        checkpoint = self._checkpoint(ref)
+        checkpoint = self.checkpoint(ref)
         if checkpoint is None:
             version = self.resolve(ref, at=at)
             self._demand_signature(version, signature, checked=verify is not None)
@@ -631,6 +634,14 @@ class Keep:
         found = self._registry.resolve(ref, at=at)
         return self._registry.version(found.model, found.record, found.targets)
 
+    def manifest(self, ref: str) -> Manifest:
+        """What a version, or a checkpoint, says of itself, checked to be its own.
+
+        Raises NotFound's kin, IntegrityError, FormatTooNew.
+        """
+        checkpoint = self.checkpoint(ref)
+        return self.resolve(ref).manifest if checkpoint is None else self._runs.manifest(checkpoint)
+
     def models(self) -> list[ModelSummary]:
         """Every model, by name."""
         marker.read(self.store)
@@ -678,7 +689,7 @@ class Keep:
 
     def _side(self, ref: str) -> tuple[str, Manifest]:
         """What a diff compares, and its name."""
-        checkpoint = self._checkpoint(ref)
+        checkpoint = self.checkpoint(ref)
         manifest = self.resolve(ref).manifest if checkpoint is None else self._model_of(checkpoint)
         return _named(manifest, checkpoint), manifest
 
@@ -700,7 +711,7 @@ class Keep:
         """
         from modelkeep import environment, verify
 
-        checkpoint = self._checkpoint(ref)
+        checkpoint = self.checkpoint(ref)
         if checkpoint is not None:
             self._demand_no_signature(checkpoint, signature)
             return self._verify_checkpoint(checkpoint, live=live, custom_objects=custom_objects, trust=trust)
@@ -1031,7 +1042,7 @@ class Keep:
 
         ref = None if network is None else origins.lineage(network).run
         try:
-            checkpoint = None if ref is None else self._checkpoint(ref)
+            checkpoint = None if ref is None else self.checkpoint(ref)
             if checkpoint is None:
                 return {}, {}
             manifest, curves = self._runs.manifest(checkpoint), self._runs.curves(checkpoint)
