@@ -7,13 +7,16 @@ import struct
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from modelkeep.live.training.state import pack, unpack
+from modelkeep.errors import IntegrityError, UsageError
+from modelkeep.live.training import state
+from modelkeep.live.training.state import Constant, digest, is_plain, pack, unpack
 
 DTYPES = st.one_of(
     hnp.scalar_dtypes(),
@@ -72,7 +75,147 @@ def same(one: Any, other: Any) -> bool:
 
 # Hypothesis would print all of the strategy above.
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@given(values)
-def test_every_plain_value_comes_back_to_the_bit(value: Any) -> None:
-    packed = pack(value)
+@given(values, st.sampled_from([1, state.APART]))
+def test_every_plain_value_comes_back_to_the_bit(value: Any, apart: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "APART", apart)
+        packed = pack(value)
     assert same(unpack(packed.document, packed.arrays), value)
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@given(values, values)
+def test_equal_digests_mean_equal_values(one: Any, other: Any) -> None:
+    assert is_plain(one)
+    assert (digest(one) == digest(other)) == (pack(one) == pack(other))
+
+
+def big(dtype: Any = np.float32, shape: tuple[int, ...] = (256, 300)) -> np.ndarray[Any, Any]:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ">i8", "<U3", "M8[ms]", np.longdouble, ml_dtypes.bfloat16])
+def test_large_arrays_lie_apart_under_their_path(dtype: Any) -> None:
+    value = {"callbacks": [None, {"best": big(dtype), "a key/that is no name": big(dtype).T}]}
+    packed = pack(value)
+    assert list(packed.arrays) == ["callbacks/1/best", "callbacks/1/~1"]
+    assert len(packed.document) < 200
+    assert same(unpack(packed.document, packed.arrays), value)
+
+
+def test_what_is_no_dtype_of_tensors_is_given_as_bytes() -> None:
+    packed = pack([big(np.float32), big(">f4"), big("<U3"), big(ml_dtypes.bfloat16), big(np.complex64)])
+    dtypes = [array.dtype.name for array in packed.arrays.values()]
+    assert dtypes == ["float32", "uint8", "uint8", "bfloat16", "complex64"]
+
+
+def test_what_is_packed_stays_as_it_is() -> None:
+    small, large = np.zeros(3), big()
+    packed = pack([small, large, large])
+    small += 1
+    large += 1
+    assert packed.arrays["1"] is packed.arrays["2"]
+    restored = unpack(packed.document, packed.arrays)
+    assert not restored[0].any()
+    np.testing.assert_array_equal(restored[1], big())
+
+
+def test_what_nobody_changes_is_not_copied() -> None:
+    array = big()
+    assert np.shares_memory(pack(Constant(array)).arrays["value"], array)
+    assert np.shares_memory(pack(Constant(np.asfortranarray(array).T)).arrays["value"], array) is False
+    assert same(unpack(pack(Constant(array[:2])).document, {}), array[:2])
+
+
+def test_the_order_of_the_axes_in_memory_is_kept() -> None:
+    for array in (np.asfortranarray(big()), np.asfortranarray(big(shape=(2, 3)))):
+        packed = pack(array)
+        assert unpack(packed.document, packed.arrays).flags.f_contiguous
+
+
+def test_small_arrays_come_back_writable() -> None:
+    packed = pack(np.zeros(3))
+    unpack(packed.document, packed.arrays)[1] = 5
+
+
+class Named(dict[str, int]):
+    """No plain dict."""
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"a": [1, {2: object()}]}, "a/1/~0"),
+        ([Named()], "0"),
+        ({"a b": lambda: 0}, "~0"),
+        ({(1, Exception): 0}, "~0/1"),
+        (Named, "the value itself"),
+        ([np.array([object()])], "0"),
+        ([np.zeros(2, "i4,f4")], "0"),
+        ([np.void(b"abc")], "0"),
+        ([np.ma.masked_array([1])], "0"),
+    ],
+)
+def test_what_is_not_plain_is_refused_by_its_path(value: Any, path: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        pack(value)
+    assert refused.value.what == f"{path} cannot be kept in a checkpoint"
+    assert not is_plain(value)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = [0.5, np.str_("deep")]
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_nesting_has_a_limit() -> None:
+    deep = nested(63)
+    assert same(unpack(pack(deep).document, {}), deep)
+    with pytest.raises(UsageError, match="nested too deeply"):
+        pack(nested(64))
+    around: list[Any] = []
+    around.append(around)
+    with pytest.raises(UsageError, match="nested too deeply"):
+        pack(around)
+
+
+def test_a_document_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "_LARGEST", 10)
+    with pytest.raises(IntegrityError, match="too large"):
+        unpack(pack("eleven bytes").document, {})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"tuple": 5},
+        {"dict": [[[1], 2]]},
+        {"dict": [1]},
+        {"int": "0x", "more": 1},
+        {"text": b"\xff"},
+        {"array": ["<f4", [2], "C", b"1234"]},
+        {"array": ["<f4", [-1, -1], "C", b"1234"]},
+        {"array": ["O", [1], "C", b"12345678"]},
+        {"array": ["<f4", [1], "C", 10**12]},
+        {"apart": ["<f4", [1], "C", "missing"]},
+        {"unknown": 0},
+        {1: 2},
+        {},
+    ],
+)
+def test_documents_that_nobody_packed_are_refused(document: Any) -> None:
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        unpack(msgspec.msgpack.encode(document), {})
+
+
+@given(st.binary(max_size=64), st.data())
+def test_damaged_documents_are_values_or_errors(junk: bytes, data: st.DataObject) -> None:
+    whole = pack({"a": (1, 2.5), "b": np.arange(3), "c": {b"x"}, "d": 2**80, "e": np.str_("t")}).document
+    start = data.draw(st.integers(0, len(whole)))
+    for document in (junk, whole[:start] + junk[:3] + whole[start + 3 :]):
+        try:
+            unpack(document, {})
+        except IntegrityError:
+            continue

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from modelkeep.errors import IntegrityError, UsageError
+from modelkeep.live.tensors import EXOTIC, Array
 from modelkeep.refs import Digest
 from modelkeep.storage.hashing import digest_of
 
@@ -39,8 +40,6 @@ _ML_DTYPES = {
     for kind in vars(ml_dtypes).values()
     if isinstance(kind, type) and issubclass(kind, np.generic)
 }
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,8 @@ def pack(value: Any) -> Packed:
     (numbers of all kinds, ml_dtypes' among them, text, times), nested at most 64 deep. Types are exact, since a
     subclass would come back as something else. Arrays of 64 KiB and more are handed out under the path where they
     lie (``callbacks/0/best_weights/3``): C-contiguous copies, except :class:`Constant` ones, of their own dtype, or
-    as uint8 where that is none of a tensor. An object that lies in two places becomes two; a set has no order.
+    as uint8 where the store's tensors have none such; with the axes reversed where the array was in Fortran's order.
+    An object that lies in two places becomes two; a set has no order.
 
     Raises UsageError for anything else, with its path.
     """
@@ -218,7 +218,8 @@ def _refused(value: object, path: _Path) -> UsageError:
 
 
 def _is_tensor(dtype: np.dtype[Any]) -> bool:
-    return dtype.name in _ML_DTYPES or (dtype.kind in "biufc" and dtype.isnative)
+    """Whether the store's tensors have such a dtype; long doubles differ between machines."""
+    return dtype.name in EXOTIC or (dtype.kind in "biufc" and dtype.isnative and dtype.char not in "gG")
 
 
 def _dtype_name(value: Array | np.generic, path: _Path) -> str:
@@ -236,12 +237,12 @@ def _dtype_name(value: Array | np.generic, path: _Path) -> str:
 
 
 def _unpacked(value: Any, arrays: Mapping[str, Array], depth: int) -> Any:
+    if not isinstance(value, list | dict):
+        return value
     if depth > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} deep")
     if isinstance(value, list):
         return [_unpacked(one, arrays, depth + 1) for one in value]
-    if not isinstance(value, dict):
-        return value
     ((kind, content),) = value.items()
     return _READERS[kind](content, arrays, depth)
 
@@ -265,7 +266,7 @@ def _text(content: Any, *_: Any) -> str:
 
 
 def _words(content: Any, arrays: Mapping[str, Array], depth: int) -> np.generic:
-    value = _unpacked(content, arrays, depth + 1)
+    value = _unpacked(content, arrays, depth)
     return np.bytes_(value) if isinstance(value, bytes) else np.str_(value)
 
 
@@ -276,6 +277,8 @@ def _number(content: Any, *_: Any) -> Any:
 
 def _array(content: Any, *_: Any) -> Array:
     dtype, shape, order, data = content
+    if not isinstance(data, bytes):
+        raise TypeError(f"{type(data).__name__} where bytes should be")
     return _laid(np.frombuffer(bytearray(data), np.uint8), dtype, shape, order)
 
 
