@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401 - registers what it does at exit, before this module does
 import sys
 import threading
-import weakref
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -28,17 +28,20 @@ class Background:
     def __init__(self) -> None:
         self._idle = threading.Event()
         self._idle.set()
+        self._jobs: deque[Job] = deque()  # none or one, until a thread has taken it
         self._error: BaseException | None = None
-        _all.add(self)
 
     def submit(self, job: Job) -> None:
         """Wait for the job before, raise what it raised (``job`` is not run then), else begin ``job``."""
         self.wait()
+        self._jobs.append(job)
         self._idle.clear()
+        _not_heard_of.add(self)
         try:
-            threading.Thread(target=self._run, args=(job,), name="modelkeep-checkpoint", daemon=False).start()
+            self._start()
         except BaseException:
-            self._idle.set()
+            # Of a signal that came meanwhile, mostly: the thread may be there or not. Another one has nothing to do then.
+            self._start()
             raise
 
     @property
@@ -50,6 +53,7 @@ class Background:
         """Raise what a job raised, unless that was done already; does not wait."""
         error, self._error = self._error, None
         if error is not None:
+            _not_heard_of.discard(self)
             raise error
 
     def wait(self) -> None:
@@ -67,31 +71,47 @@ class Background:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _run(self, job: Job) -> None:
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="modelkeep-checkpoint", daemon=False).start()
+        except RuntimeError:  # the system has no more threads
+            if self._jobs:
+                self._jobs.clear()
+                self._over()
+            raise
+
+    def _run(self) -> None:
+        try:
+            job = self._jobs.pop()
+        except IndexError:
+            return
         try:
             job()
         except BaseException as error:  # noqa: BLE001 - it is raised again where somebody hears it
             self._error = error
-        finally:
-            self._idle.set()
+        self._over()
+
+    def _over(self) -> None:
+        if self._error is None:
+            _not_heard_of.discard(self)
+        self._idle.set()
 
     def _finish(self) -> None:
-        """At exit nobody is left to raise to: tell it as an uncaught exception is told."""
-        try:
-            self.wait()
-        except BaseException as error:  # noqa: BLE001
-            sys.excepthook(type(error), error, error.__traceback__)
+        """At exit nobody is left to raise to: tell it as what nobody caught is told."""
+        self._idle.wait()
+        if self._error is not None:
+            sys.excepthook(type(self._error), self._error, self._error.__traceback__)
 
 
-_all: weakref.WeakSet[Background] = weakref.WeakSet()
+_not_heard_of: set[Background] = set()  # what still runs, or failed and was not asked since
 
 
 def _finish_all() -> None:
-    for background in list(_all):
+    for background in list(_not_heard_of):
         background._finish()
 
 
-# Private, because nothing public runs early enough: concurrent.futures, which jobs write with, takes no more work from
-# the moment the interpreter begins to exit, before it waits for threads and long before atexit. What is registered here
-# runs in reverse order, so before that.
+# Private, because nothing public runs early enough: concurrent.futures, which jobs write with, takes no more work once
+# the interpreter begins to exit: before it waits for threads, and long before `atexit`. What is registered here runs in
+# reverse order, so before that.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
