@@ -180,6 +180,24 @@ def test_tensors_of_hardly_any_bytes_work(blobs: Blobs, size: int) -> None:
     assert written.tensors[0].nbytes == size
 
 
+def test_a_write_tells_what_it_created_and_when(blobs: Blobs) -> None:
+    before = blobs.write(sources([random(2 * MB, 1), random(500, 2)]))
+    assert before.created == {f"blake3:{info.key[-64:]}": info.modified for info in blobs.store.list("blobs/")}
+    after = blobs.write(sources([random(2 * MB, 1), random(500, 2), random(600, 3)]), known=known(before))
+    assert after.created.keys() == {after.tensors[2].pieces[0].blob}
+    assert blobs.put_new(random(600, 3)) == (after.tensors[2].digest, None)
+
+
+def test_a_blob_is_deleted_by_its_creator_unless_anybody_came_to_rely_on_it(blobs: Blobs) -> None:
+    for rely in (blobs.put, lambda data: blobs.refresh([digest_of(data)]), lambda data: blobs.put_new(data)):
+        alone, (digest, created) = blobs.put_new(b"alone"), blobs.put_new(b"wanted")
+        rely(b"wanted")
+        assert blobs.delete_created(alone[0], alone[1] or 0)
+        assert not blobs.delete_created(digest, created or 0)
+        assert blobs.get(digest) == b"wanted"
+        assert blobs.store.delete(blob_key(digest))
+
+
 def test_writing_nothing_writes_nothing(blobs: Blobs) -> None:
     assert blobs.write([]) == Written((), 0)
     assert blobs.write([source("a", b"")]).new_bytes == 0

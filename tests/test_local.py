@@ -91,6 +91,60 @@ def test_whatever_the_group_may_write_it_may_refresh(store: LocalStore) -> None:
     assert stat.S_IMODE((store.root / "a").stat().st_mode) == 0o775
 
 
+def test_a_refresh_is_later_than_a_time_in_the_future(store: LocalStore) -> None:
+    created = store.create("a", [b"1"])
+    future = int(created * 1e9) + 10**15
+    os.utime(store.root / "a", ns=(future, future))
+    assert store.refresh("a")
+    assert (store.root / "a").stat().st_mtime_ns == future + 1000
+
+
+@pytest.mark.parametrize("kept", [10_000_000, 2_000_000_000])
+def test_a_refresh_is_later_where_the_file_system_cuts_times(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    utime = os.utime
+    monkeypatch.setattr(os, "utime", lambda fd, ns: utime(fd, ns=tuple(time // kept * kept for time in ns)))
+    times = [store.create("a", [b"1"])]
+    for _ in range(5):
+        assert store.refresh("a")
+        times += [info.modified for info in store.list("a")]
+    assert sorted(set(times)) == times
+
+
+def forbid_setting_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system does to whoever may write a file of another user's."""
+    utime = os.utime
+
+    def touch(fd: int, ns: tuple[int, int] | None = None) -> None:
+        if ns is not None:
+            raise PermissionError
+        utime(fd)
+
+    monkeypatch.setattr(os, "utime", touch)
+
+
+def test_a_refresh_of_another_user_s_file_is_later_though_the_kernel_s_clock_lags(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [store.create("a", [b"1"])]
+    forbid_setting_a_time(monkeypatch)
+    for _ in range(5):
+        assert store.refresh("a")
+        times += [info.modified for info in store.list("a")]
+    assert sorted(set(times)) == times
+
+
+def test_a_file_of_another_user_s_from_the_future_cannot_be_refreshed_and_that_is_said(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future = int(store.create("a", [b"1"])) + 10**6
+    os.utime(store.root / "a", (future, future))
+    forbid_setting_a_time(monkeypatch)
+    with pytest.raises(StorageError, match=r"lies in the future\n.*set the clocks"):
+        store.refresh("a")
+
+
 def test_maps_keep_no_files_open(store: LocalStore) -> None:
     store.create("a", [b"x" * 10_000])
     before = len(os.listdir("/proc/self/fd"))

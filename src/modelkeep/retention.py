@@ -20,7 +20,7 @@ _HIGHER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What stays beside the newest checkpoint, which always does.
+    """What stays beside the newest checkpoint, which always does. Of several of one step only the newest may.
 
     ``last``: so many of the newest (None: all). ``best``: the one with the best value of a metric: ``val_loss``, or
     ``max:score`` and ``min:score`` where the name does not tell which is better. ``every``: those
@@ -62,12 +62,13 @@ def best_of(checkpoints: Iterable[Checkpoint], best: str) -> Checkpoint | None:
 def split(checkpoints: Sequence[Checkpoint], retention: Retention) -> tuple[list[Checkpoint], list[Checkpoint]]:
     """Those that stay and those that go, each in the order of their numbers."""
     ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.number)
-    stay = {checkpoint.number for checkpoint in ordered[-1:]}
-    stay.update(checkpoint.number for checkpoint in ordered[0 if retention.last is None else -retention.last :])
-    if retention.best is not None and (best := best_of(ordered, retention.best)) is not None:
+    newest_of = {checkpoint.step: checkpoint.number for checkpoint in ordered}
+    found = [checkpoint for checkpoint in ordered if newest_of[checkpoint.step] == checkpoint.number]
+    stay = {checkpoint.number for checkpoint in found[0 if retention.last is None else -retention.last :]}
+    if retention.best is not None and (best := best_of(found, retention.best)) is not None:
         stay.add(best.number)
     if retention.every is not None:
-        stay.update(checkpoint.number for checkpoint in ordered if _counted(checkpoint) % retention.every == 0)
+        stay.update(checkpoint.number for checkpoint in found if _counted(checkpoint) % retention.every == 0)
     return [c for c in ordered if c.number in stay], [c for c in ordered if c.number not in stay]
 
 

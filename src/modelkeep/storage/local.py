@@ -39,7 +39,8 @@ from modelkeep.storage.syscalls import private_map, rename_noreplace, start_writ
 _WRITE_BACK_EVERY = 4 * 2**20  # bytes; the disk works while the next ones are copied
 _MAX_VECTOR = 512  # buffers a writev; Linux takes 1,024
 _ABANDONED_AFTER = 60.0  # seconds; younger files may belong to somebody who has not come to lock them
-_TOUCHES = 1000  # a millisecond apart; the kernel's clock ticks every ten at the slowest
+_TICKS = (1_000, 10_000_000, 2_000_000_000)  # nanoseconds: file systems may cut times to 10 ms (exFAT) or 2 s (FAT)
+_KERNEL_TICK = 0.01  # seconds, at the slowest
 _TEMPORARY = "write-"  # tmp/ may hold a stranger's files too, when the folder was not a store before
 _DOOMED = f"{RESERVED}/doomed"
 _MOVED = "~"  # no part of a key begins so
@@ -429,24 +430,25 @@ def _put_back(mine: str, doom: int, name: str, above: int) -> None:
 
 
 def _stamp(fd: int, *, after: int = 0) -> None:
-    """Set a file's time to :meth:`LocalStore.now`, and to a microsecond (1,000 ns) after a time at the earliest."""
-    wanted = max(time.time_ns(), after + 1000)
-    try:
-        os.utime(fd, ns=(wanted, wanted))
-    except PermissionError:
-        _touch(fd, after + 1000)
-
-
-def _touch(fd: int, earliest: int) -> None:
-    """Set the time of another user's file, which only the kernel's coarser clock may be asked for: it may lag."""
-    for _ in range(_TOUCHES):
-        os.utime(fd)
-        if os.fstat(fd).st_mtime_ns >= earliest:
+    """Set a file's time to :meth:`LocalStore.now`, and to a microsecond after a time (in ns) at the earliest."""
+    for tick in _TICKS:
+        wanted = max(time.time_ns(), after + tick)
+        try:
+            os.utime(fd, ns=(wanted, wanted))
+        except PermissionError:
+            _touch(fd)
+        if os.fstat(fd).st_mtime_ns > after:
             return
-        time.sleep(0.001)
     raise StorageError(
-        "a file of another user's has a time in the future", hint="set the clocks of the machines that share the store"
+        "the time of a file cannot be set to a later one, for it lies in the future",
+        hint="set the clocks of the machines and users that share the store",
     )
+
+
+def _touch(fd: int) -> None:
+    """Set the time of another user's file, which only the kernel's coarser clock may be asked for: it lags."""
+    time.sleep(_KERNEL_TICK)
+    os.utime(fd)
 
 
 def _modified(name: str, above: int) -> float:

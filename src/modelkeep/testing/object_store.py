@@ -17,9 +17,11 @@ tests have to.
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 import pytest
@@ -286,6 +288,42 @@ class ObjectStoreContract:
             assert [info.key for info in store.list(key)] == ([key] if refreshed else [])
             if refreshed:
                 assert store.get(key) == b"wanted"
+
+    def test_create_tells_the_very_time_that_a_listing_tells(self, store: ObjectStore) -> None:
+        """Of many objects that are created at once, too."""
+        times = _together(
+            lambda number: {f"{number}/{turn}": store.create(f"{number}/{turn}", []) for turn in range(10)}
+        )
+        told = {key: time for each in times for key, time in each.items()}
+        assert {info.key: info.modified for info in store.list("")} == told
+
+    def test_a_refresh_makes_the_time_later_by_a_microsecond(self, store: ObjectStore) -> None:
+        """However soon it comes."""
+        times = [store.create("a", [])]
+        for _ in range(50):
+            assert store.refresh("a")
+            times += [info.modified for info in store.list("a")]
+        # Today's times as floats are a quarter of a microsecond apart.
+        assert min(later - time for time, later in pairwise(times)) > 0.7e-6
+
+    def test_what_nobody_refreshed_is_deleted_by_the_time_it_was_created_with(self, store: ObjectStore) -> None:
+        """And what somebody did stays, though no clock has moved on."""
+        just_above = {key: math.nextafter(store.create(key, []), math.inf) for key in ("a", "b")}
+        assert store.refresh("b")
+        assert store.delete("a", unless_younger_than=just_above["a"])
+        assert not store.delete("b", unless_younger_than=just_above["b"])
+
+    def test_whoever_created_an_object_never_takes_it_from_who_refreshed_it(self, store: ObjectStore) -> None:
+        """However the two race."""
+        for turn in range(60):
+            key = f"blobs/{turn}"
+            limit = math.nextafter(store.create(key, [b"wanted"]), math.inf)
+
+            def act(number: int, key: str = key, limit: float = limit) -> bool:
+                return store.refresh(key) if number % 2 else store.delete(key, unless_younger_than=limit)
+
+            refreshed = any(_together(act)[1::2])
+            assert [info.key for info in store.list(key)] == ([key] if refreshed else [])
 
     def test_a_reader_finds_an_object_while_deletes_leave_it(self, store: ObjectStore) -> None:
         """There is no moment at which an object that stays is missing."""
