@@ -105,9 +105,10 @@ class Version(Shape):
 
 
 class Whole(Shape):
-    """A version with everything it says of itself."""
+    """A version, or a checkpoint, with everything it says of itself."""
 
-    version: Version
+    version: Annotated[Version | None, says("null where it is a checkpoint")] = None
+    checkpoint: Annotated[Checkpoint | None, says("null where it is a version")] = None
     manifest: Annotated[dict[str, Any], says("as `--manifest` prints it")]
 
 
@@ -156,6 +157,15 @@ class Removed(Shape):
     checkpoints: Annotated[list[str], says("`run@step`")]
     bytes: Annotated[int, says("that this gave back; what others rely on is left to `gc`")]
 
+    @classmethod
+    def of(cls, pruned: Pruned) -> Removed:
+        """From what Keep did."""
+        return cls(
+            dry_run=pruned.dry_run,
+            checkpoints=[checkpoint.ref for checkpoint in pruned.dropped],
+            bytes=pruned.removed_bytes,
+        )
+
 
 class Run(Shape):
     """A training run."""
@@ -193,12 +203,7 @@ class Run(Shape):
             stored=run.stored,
             checkpoints=[Checkpoint.of(run, checkpoint) for checkpoint in run.checkpoints],
             damaged={str(number): str(error) for number, error in run.damaged.items()},
-            removed=pruned
-            and Removed(
-                dry_run=pruned.dry_run,
-                checkpoints=[checkpoint.ref for checkpoint in pruned.dropped],
-                bytes=pruned.removed_bytes,
-            ),
+            removed=None if pruned is None else Removed.of(pruned),
         )
 
 
@@ -296,6 +301,41 @@ class Averaged(Shape):
     parents: Annotated[list[str], says("the models it is of, with their digests")]
     weights: Annotated[list[float], says("how much each of them counts; they add up to 1")]
     report: Report
+
+
+class Outcome(Shape):
+    """What a transfer made of one tensor of the source, one weight of the target, or a pair of them."""
+
+    fate: Annotated[str, says("`copied`, `partial`, `mismatched`, `missing`, `unused` or `excluded`: the list it is in")]
+    parameters: Annotated[int, says("numbers that were copied, else those that were not")]
+    source: Annotated[str | None, says("what the source calls it")]
+    tensor: Annotated[str | None, says("its name in the source's file")]
+    source_shape: list[int] | None
+    source_dtype: str | None
+    target: Annotated[str | None, says("what the target calls it")]
+    shape: list[int] | None
+    dtype: str | None
+    rule: Annotated[str | None, says("what paired them: `path`, `name` or `structure`")]
+    note: Annotated[str, says("why it is left, or how it was made to fit")]
+
+
+class Transferred(Shape):
+    """What a transfer did, and where its result went."""
+
+    source: str
+    model: str
+    ok: Annotated[bool, says("nothing refuses it; else the exit code tells, too")]
+    dry_run: bool
+    copied: list[Outcome]
+    partial: Annotated[list[Outcome], says("sliced, padded, or row by row")]
+    mismatched: Annotated[list[Outcome], says("of another shape or dtype; left as they were")]
+    missing: Annotated[list[Outcome], says("weights that the source has nothing for")]
+    unused: Annotated[list[Outcome], says("tensors that went nowhere")]
+    excluded: Annotated[list[Outcome], says("weights that were not to be touched")]
+    frozen: Annotated[list[str], says("layers that are untrainable now")]
+    findings: list[Finding]
+    path: Annotated[str | None, says("the file that was written")]
+    version: Annotated[Version | None, says("the version that was published")]
 
 
 class Inspection(Shape):
