@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +28,30 @@ class Raw(msgspec.Struct, frozen=True):
     data: bytes
 
 
-Block = Lines | Table | Raw
+class Chart(msgspec.Struct, frozen=True):
+    """A line, and single marks over the same axes; points from left to right."""
+
+    line: Sequence[tuple[float, float]]
+    marks: Sequence[tuple[float, float]] = ()
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """How something stands at one moment: ``line`` in a pipe, ``blocks`` on a terminal."""
+
+    line: str
+    blocks: Sequence[Lines | Table | Chart]
+
+
+class Frames(msgspec.Struct, frozen=True):
+    """What changes while somebody looks on: on a terminal each frame takes the place of the one before it.
+
+    In a pipe each line is printed that is another than the one before.
+    """
+
+    frames: Iterator[Frame]
+
+
+Block = Lines | Table | Raw | Chart | Frames
 
 
 class Answer(msgspec.Struct, frozen=True):

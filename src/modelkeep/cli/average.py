@@ -54,6 +54,7 @@ def run(
     golden inputs are those of the first that has any, where no other has different ones.
     """
     averaged = keep.average(refs, weights or None, ema=ema, name=name, **saving)
+    assert averaged.version is not None  # it has a name
     told = shapes.Averaged(
         version=shapes.Version.of(averaged.version),
         parents=list(averaged.parents),

@@ -48,6 +48,23 @@ def refs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 
 
 @_silent
+def runs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
+    """Names of training runs."""
+    return (run.name for run in keep.runs())
+
+
+@_silent
+def checkpoints(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
+    """Training runs; behind a whole name and ``@`` also its checkpoints, newest first."""
+    name, at, _ = incomplete.partition("@")
+    yield from (run.name for run in keep.runs())
+    if at:
+        checkpoints = keep.run(name).checkpoints
+        yield from (f"{name}@best", f"{name}@last")
+        yield from (checkpoint.ref for checkpoint in reversed(checkpoints))
+
+
+@_silent
 def aliased(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
     """``model@alias`` for every alias of the model typed so far, or of every model."""
     return (f"{model.name}@{alias}" for model in keep.models() for alias in model.aliases or ())

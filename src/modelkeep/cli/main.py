@@ -15,6 +15,7 @@ from modelkeep.cli import failures
 
 SECTIONS = {
     "Put in and take out": ("add", "export"),
+    "Train": ("checkpoints", "watch", "publish", "average", "transfer"),
     "Any model file": ("scan", "inspect", "convert"),
     "Ask": ("list", "versions", "show", "history", "search", "diff", "verify"),
     "Vouch": ("sign", "policy", "sbom"),

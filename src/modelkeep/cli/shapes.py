@@ -104,7 +104,7 @@ class Version(Shape):
         )
 
 
-class Whole(Shape):
+class Whole(Shape, kw_only=True):
     """A version, or a checkpoint, with everything it says of itself."""
 
     version: Annotated[Version | None, says("null where it is a checkpoint")] = None

@@ -1,4 +1,4 @@
-"""``modelkeep show``: one version whole."""
+"""``modelkeep show``: one version or checkpoint whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from modelkeep.checkpoint import Checkpoint
 from modelkeep.cli import shapes
 from modelkeep.cli.answer import Answer, Block, Lines, Raw, Table
 from modelkeep.cli.command import command, ref_argument
@@ -25,25 +26,32 @@ if TYPE_CHECKING:
 @click.option("--at", metavar="TIME", help="As it was then: a date, or a date and time, such as 2026-05-01T12:00.")
 @click.option("--manifest", "raw", is_flag=True, help="Print the manifest's own bytes, which its digest is of.")
 def run(keep: Keep, ref: str, at: str | None, raw: bool) -> Answer:
-    """One version whole.
+    """One version whole, or a checkpoint (RUN@STEP).
 
     Its metrics, metadata, gates, inputs and outputs, assets, custom objects, environment and tensors.
     """
-    version = keep.resolve(ref, at=at)
-    manifest = version.manifest
+    checkpoint = keep.checkpoint(ref)
+    if checkpoint is not None and at is not None:
+        raise click.UsageError("a checkpoint does not move, so it takes no --at")
+    found = keep.resolve(ref, at=at) if checkpoint is None else checkpoint
+    manifest = keep.manifest(ref) if isinstance(found, Checkpoint) else found.manifest
     if raw:
         from modelkeep.manifest import encode
 
         return Answer(msgspec.Raw(encode(manifest)), [Raw(encode(manifest))])
-    value = shapes.Whole(version=shapes.Version.of(version), manifest=msgspec.to_builtins(manifest))
-    return Answer(value, list(_blocks(version, manifest)))
+    content = msgspec.to_builtins(manifest)
+    if isinstance(found, Checkpoint):
+        shape = shapes.Checkpoint.of(keep.run(found.run), found)
+        return Answer(shapes.Whole(checkpoint=shape, manifest=content), list(_blocks(found, manifest)))
+    return Answer(shapes.Whole(version=shapes.Version.of(found), manifest=content), list(_blocks(found, manifest)))
 
 
-def _blocks(version: Version, manifest: Manifest) -> Iterator[Block]:
+def _blocks(found: Version | Checkpoint, manifest: Manifest) -> Iterator[Block]:
     """Everything there is to see, without what is empty."""
-    yield _facts(version, manifest)
+    version = None if isinstance(found, Checkpoint) else found
+    yield _standing(found, manifest) if isinstance(found, Checkpoint) else _facts(found, manifest)
     sections: dict[str, Sequence[Sequence[str]]] = {
-        "METRICS": _values(manifest.metrics),
+        "METRICS": _values(found.metrics),
         "METADATA": _values(manifest.metadata),
         "AVERAGE OF": [(parent,) for parent in manifest.lineage.parents],
         "TRANSFERS": [(each.source, _counts(each), _pairs(each.options)) for each in manifest.lineage.transfers],
@@ -61,13 +69,13 @@ def _blocks(version: Version, manifest: Manifest) -> Iterator[Block]:
             if tensor.name.startswith("weights/")
         ],
         "OTHER TENSORS": _others(manifest.tensors),
-        "ATTACHMENTS": [(each.kind, human_bytes(each.size)) for each in version.attachments],
+        "ATTACHMENTS": [(each.kind, human_bytes(each.size)) for each in version.attachments] if version else [],
         "NOTICES": [(notice,) for notice in manifest.notices],
     }
     for title, rows in sections.items():
         if rows:
             yield Table((title, *[""] * (len(rows[0]) - 1)), rows)
-    if version.weights:
+    if version and version.weights:
         yield Lines(f"the traffic of this alias: {pointing(version.weights)}")
 
 
@@ -95,6 +103,24 @@ def _facts(version: Version, manifest: Manifest) -> Table:
         "WRITTEN BY": manifest.writer,
     }
     return Table(("REF", version.ref), [(name, text) for name, text in facts.items() if text])
+
+
+def _standing(checkpoint: Checkpoint, manifest: Manifest) -> Table:
+    """Where training stood."""
+    facts = {
+        "DIGEST": checkpoint.manifest,
+        "CREATED (UTC)": moment(checkpoint.created),
+        "STEP": str(checkpoint.step),
+        "EPOCH": f"{checkpoint.epoch}, and {checkpoint.step_in_epoch} steps of the next",
+        "REASON": checkpoint.reason,
+        "FINISHED": "yes" if checkpoint.finished else "",
+        "NUMBER": str(checkpoint.number) + (f", after {checkpoint.follows}" if checkpoint.follows else ""),
+        "KIND": manifest.kind,
+        "SIZE": f"{human_bytes(checkpoint.size)} ({human_bytes(checkpoint.new_bytes)} new)",
+        "PARAMETERS": f"{manifest.parameters:,} ({manifest.trainable_parameters:,} trainable)",
+        "WRITTEN BY": manifest.writer,
+    }
+    return Table(("REF", checkpoint.ref), [(name, text) for name, text in facts.items() if text])
 
 
 def _values(values: Mapping[str, Any]) -> list[tuple[str, str]]:

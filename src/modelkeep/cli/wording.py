@@ -10,7 +10,10 @@ from modelkeep.refs import short_digest
 from modelkeep.sizes import human_bytes
 
 if TYPE_CHECKING:
+    from modelkeep.checkpoint import Checkpoint
+    from modelkeep.cli.standing import Standing
     from modelkeep.entry import AnyAction
+    from modelkeep.runs import Run
     from modelkeep.version import Version
 
 
@@ -58,6 +61,57 @@ def version_table(versions: Iterable[Version], *, name: Callable[[Version], str]
         for version in versions
     ]
     return Table(columns, rows, right=frozenset({"PARAMETERS", "SIZE", "NEW"}))
+
+
+def checkpoint_table(run: Run, checkpoints: Iterable[Checkpoint]) -> Table:
+    """Checkpoints of a run as rows; it knows which of them is the best."""
+    columns = ("CHECKPOINT", "EPOCH", "METRICS", "SIZE", "NEW", "REASON", "CREATED (UTC)", "")
+    rows = [
+        (
+            checkpoint.ref,
+            f"{checkpoint.epoch} +{checkpoint.step_in_epoch}" if checkpoint.step_in_epoch else str(checkpoint.epoch),
+            numbers(checkpoint.metrics),
+            human_bytes(checkpoint.size),
+            human_bytes(checkpoint.new_bytes),
+            checkpoint.reason,
+            moment(checkpoint.created),
+            " ".join(marks(run, checkpoint)),
+        )
+        for checkpoint in checkpoints
+    ]
+    return Table(columns, rows, right=frozenset({"SIZE", "NEW"}))
+
+
+def marks(run: Run, checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint is within its run: ``best``, ``last``, ``finished``."""
+    is_it = {
+        "best": run.best is not None and checkpoint.number == run.best.number,
+        "last": run.newest is not None and checkpoint.number == run.newest.number,
+        "finished": checkpoint.finished,
+    }
+    return [mark for mark, holds in is_it.items() if holds]
+
+
+def epochs(standing: Standing) -> str:
+    """``3``, or ``3 of 20`` where it is known how many there will be."""
+    return str(standing.epoch) if standing.of is None else f"{standing.epoch} of {standing.of}"
+
+
+def state(standing: Standing) -> str:
+    """``training``, ``finished``, or ``silent since 2026-11-23 19:50:07``."""
+    return f"silent since {moment(standing.heard)}" if standing.state == "silent" else standing.state
+
+
+def span(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``: not more exact than one can wait."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 def event(action: AnyAction) -> str:

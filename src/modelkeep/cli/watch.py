@@ -1,0 +1,117 @@
+"""``modelkeep watch``: a training, while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from modelkeep.cli import chart, completing, shapes
+from modelkeep.cli.answer import Answer, Chart, Frame, Frames, Lines, Table
+from modelkeep.cli.command import command
+from modelkeep.cli.standing import Sign, Standing, signs, standing
+from modelkeep.cli.wording import checkpoint_table, epochs, numbers, short, span, state
+
+if TYPE_CHECKING:
+    from modelkeep.curves import Curves, Point
+    from modelkeep.keep import Keep
+    from modelkeep.runs import Run
+
+_NEWEST = 5  # checkpoints that are shown
+_WATCHED = 30  # signs that tell how fast it is
+_CURVE = 40  # characters
+_BAR = 30
+_VALIDATION = "val_"
+
+
+@command("watch", example="modelkeep watch sentiment-run", shape="Watched")
+@click.argument("name", metavar="RUN", shell_complete=completing.runs)
+@click.option("--once", is_flag=True, help="Show how it stands, and end.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="How often to look.",
+)
+def run(keep: Keep, name: str, once: bool, interval: float) -> Answer:
+    """A training run, while it goes on: how far it is, its curves, its checkpoints.
+
+    On a terminal it is drawn anew each time; in a pipe a line is printed for every
+    change, and --json prints how it stands now. Ends when the run is finished, or with
+    Ctrl-C.
+    """
+    found = keep.run(name)
+    value = shapes.Watched(run=shapes.Run.of(found), curves=msgspec.json.decode(found.curves.to_json()))
+    return Answer(value, [Frames(_frames(keep, found, once=once, interval=interval))])
+
+
+def _frames(keep: Keep, found: Run, *, once: bool, interval: float) -> Iterator[Frame]:
+    seen: list[Sign] = []
+    while True:
+        newest = signs(found)[-1:]
+        seen = [*seen, *(sign for sign in newest if sign not in seen)][-_WATCHED:]
+        stands = standing(found, seen)
+        yield Frame(f"{found.name}  {'  '.join(_words(stands))}", list(_view(found, stands)))
+        if once or stands.state == "finished":
+            return
+        time.sleep(interval)
+        found = keep.run(found.name)
+
+
+def _words(stands: Standing) -> Iterator[str]:
+    yield state(stands)
+    yield f"epoch {epochs(stands)}"
+    yield f"step {stands.step}"
+    if stands.share is not None:
+        yield f"{stands.share:.0%}"
+    if stands.rate is not None:
+        yield f"{stands.rate:.3g} steps/s"
+    if stands.left is not None:
+        yield f"{span(stands.left)} left"
+    if stands.logs:
+        yield numbers(stands.logs)
+
+
+def _view(found: Run, stands: Standing) -> Iterator[Lines | Table | Chart]:
+    *words, logs = _words(stands) if stands.logs else (*_words(stands), "")
+    yield Lines("\n".join(filter(None, (f"{found.name}  {'  '.join(words)}", _bar(stands.share), logs))))
+    names = found.curves.names()
+    if names:
+        first = "loss" if "loss" in names else names[0]
+        yield from _chart(found.curves, first)
+        rows = [(name, *_row(found.curves, name)) for name in names if name not in (first, f"{_VALIDATION}{first}")]
+        if rows:
+            yield Table(
+                ("METRIC", "NEWEST", "LEAST", "MOST", "CURVE"), rows, right=frozenset({"NEWEST", "LEAST", "MOST"})
+            )
+    if found.checkpoints:
+        yield checkpoint_table(found, found.checkpoints[: -_NEWEST - 1 : -1])
+    if len(found.checkpoints) > _NEWEST:
+        yield Lines(f"and {len(found.checkpoints) - _NEWEST} older: modelkeep checkpoints {found.name}")
+
+
+def _bar(share: float | None) -> str:
+    return "" if share is None else "█" * int(share * _BAR) + "░" * (_BAR - int(share * _BAR))
+
+
+def _chart(curves: Curves, name: str) -> Iterator[Lines | Chart]:
+    """A name by step, and as marks what validation gave for it."""
+    line, marks = _points(curves.steps, name), _points(curves.epochs, f"{_VALIDATION}{name}")
+    line = line or _points(curves.epochs, name)
+    title = f"{name}, {chart.MARK} {_VALIDATION}{name}" if marks else name
+    yield Lines(f"{title}, by step")
+    yield Chart(line, marks)
+
+
+def _row(curves: Curves, name: str) -> tuple[str, str, str, str]:
+    values = [value for _, value in _points(curves.steps, name) or _points(curves.epochs, name)]
+    return short(values[-1]), short(min(values)), short(max(values)), chart.bars(values, _CURVE)
+
+
+def _points(points: Iterable[Point], name: str) -> list[tuple[float, float]]:
+    return [(point.step, point.logs[name]) for point in points if name in point.logs]
