@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.errors import UsageError
 
-# Words in the names of metrics that are better the higher they are, as the callbacks of Keras tell them
-# (https://keras.io/api/callbacks/model_checkpoint, mode="auto"), and what else Keras' own metrics measure.
-_HIGHER = re.compile(
-    r"(?:^|_)(?:acc|accuracy|auc|f1|f1_?score|fbeta|fbeta_?score|fmeasure|precision|recall|iou|dice|r2|r2_?score"
-    r"|specificity|sensitivity|map|ndcg|mrr|bleu|rouge)(?:_|\d|$)"
-)
+# What the names of metrics tell of which way is better: as Keras' own metrics say of themselves, and abbreviations.
+_HIGHER = frozenset({
+    "acc", "accuracy", "auc", "precision", "recall", "sensitivity", "specificity", "f1", "fbeta", "fmeasure", "iou", "io",
+    "dice", "similarity", "correlation", "r2", "true", "map", "ndcg", "mrr", "bleu", "rouge",
+})  # fmt: skip
+_LOWER = frozenset({
+    "loss", "error", "mse", "mae", "mape", "msle", "rmse", "crossentropy", "entropy", "divergence", "hinge", "poisson",
+    "logcosh", "perplexity", "false", "wer", "cer", "nll",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,23 @@ class Retention:
 
 
 def metric_of(best: str) -> tuple[str, bool]:
-    """The name of the metric that ``best`` asks for, and whether more of it is better. Raises UsageError."""
-    direction, colon, name = best.partition(":") if isinstance(best, str) else ("", "", "")
-    if colon and direction in ("max", "min") and name:
-        return name, direction == "max"
-    if colon or not isinstance(best, str) or not best:
+    """The name of the metric that ``best`` asks for, and whether more of it is better.
+
+    Of the words in the name the last one that tells decides: ``val_accuracy_loss`` is a loss. Raises UsageError where
+    none does.
+    """
+    direction, colon, name = best.partition(":") if isinstance(best, str) else ("", ":", "")
+    if not colon:
+        words = [word for word in best.lower().split("_") if word in _HIGHER | _LOWER]
+        if words:
+            return best, words[-1] in _HIGHER
+        hint = f"write max:{best} or min:{best}"
+        raise UsageError(f"the name {best!r} does not tell whether more of it is better", hint=hint)
+    if direction not in ("max", "min") or not name:
         raise UsageError(
             "not a metric to keep the best by", found=repr(best), expected="its name, such as val_loss, or max:score"
         )
-    return best, _HIGHER.search(best.lower()) is not None
+    return name, direction == "max"
 
 
 def best_of(checkpoints: Iterable[Checkpoint], best: str) -> Checkpoint | None:
