@@ -38,6 +38,7 @@ Metric: TypeAlias = Callable[[keras.Model], float]
 """How good a model is; more is better."""
 
 _CHUNK = 2**20  # numbers summed at once
+_OF_BEGINNINGS = re.compile(r"\.(?:seed|\w+_initializer)\b")  # in a config: nothing that a trained network computes by
 _QUANTIZED = re.compile(rb'"class_name": ?"\w*(?:Quantized|GPTQ|AWQ)\w*DTypePolicy"')
 
 
@@ -289,7 +290,7 @@ def _otherwise(base: Ingredient, other: Ingredient) -> Iterator[Finding]:
     if other is base or other.manifest.kind != "whole":
         return
     section = architecture.compare(base.config(), other.config()).section
-    changes = [f"{change.subject}: {change}" for change in section]
+    changes = [f"{change.subject}: {change}" for change in section if not _OF_BEGINNINGS.search(change.subject)]
     if base.layer_assets != other.layer_assets:
         changes.append("files of its layers, such as vocabularies")
     if changes:
