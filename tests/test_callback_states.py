@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,10 +212,15 @@ class Forgetful(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.epochs, self.name, self.weights, self.opaque = 0, "unchanged", np.zeros(20_000), object()
+        self.generator, self.old, self.other = np.random.default_rng(0), np.random.RandomState(0), random.Random(0)
+        self.mean, self.last, self.tensor = keras.metrics.Mean(), deque([0], maxlen=1), keras.ops.zeros(2)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epochs += 1
         self.weights[3] += 1
+        self.mean.update_state(self.generator.random() + self.old.rand() + self.other.random())
+        self.last.append(1)
+        self.tensor = self.tensor + 1
 
 
 class Patient(keras.callbacks.EarlyStopping):
@@ -275,7 +282,8 @@ def test_what_changes_and_is_not_kept_is_said_once() -> None:
     assert watched.doubts() == ()
     trained([forgetful, kept], range(1))
     (finding,) = watched.doubts()
-    assert finding.details["attributes"] == ["epochs", "weights"]
+    changed = ["epochs", "generator", "last", "mean", "old", "other", "tensor", "weights"]
+    assert finding.details["attributes"] == changed
     assert finding.subject.endswith("Forgetful")
     assert "get_state" in finding.message
     assert watched.doubts() == ()
@@ -308,6 +316,7 @@ def test_what_will_not_come_back_is_said_beforehand(tmp_path: Path) -> None:
     assert [finding.check for finding in doubts(keras.callbacks.BackupAndRestore(tmp_path / "b"))] == ["two-keepers"]
     assert doubts(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: remembered.append(epoch)))
     assert not doubts(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None))
+    assert "not on this machine" in doubts(keras.callbacks.CSVLogger("gs://bucket/rows"))[0].message
 
 
 # --- another list than before

@@ -92,6 +92,14 @@ def test_states_that_do_not_fit_are_refused() -> None:
         randomness.restore(captured)
 
 
+def test_devices_that_are_not_here_are_said() -> None:
+    pytest.importorskip("torch")
+    captured = randomness.capture()
+    captured["torch"]["devices"] = {"cuda": [np.zeros(16, np.uint8)] * 999}
+    (finding,) = randomness.restore(captured)
+    assert "999 of them then" in finding.message
+
+
 def fitted(layer: keras.layers.Layer) -> keras.Model:
     model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1)], name="noisy")
     model.compile("sgd", "mse")

@@ -15,7 +15,9 @@ from __future__ import annotations
 import dis
 import inspect
 import os
+import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import FunctionType
@@ -125,6 +127,9 @@ def doubts(callback: Callback) -> tuple[Finding, ...]:
     if isinstance(callback, keras.callbacks.BackupAndRestore):
         message = "two keepers for one training: the checkpoints of this run count, leave this callback out"
         return (Finding("two-keepers", Severity.WARNING, message, name),)
+    if isinstance(callback, keras.callbacks.CSVLogger) and "://" in callback.filename:
+        message = f"earlier rows of {callback.filename} are not kept: it is not on this machine's disks"
+        return (Finding("callback-not-kept", Severity.WARNING, message, name),)
     halves = [method for method in ("get_state", "set_state") if callable(getattr(callback, method, None))]
     if len(halves) == 1:
         message = f"has {halves[0]} alone: nothing is kept without the other"
@@ -136,7 +141,10 @@ def doubts(callback: Callback) -> tuple[Finding, ...]:
 
 
 class Watched:
-    """Callbacks whose state nobody keeps, and what their plain attributes were when training began."""
+    """Callbacks whose state nobody keeps, and what their attributes were when training began.
+
+    It sees numbers, texts, collections and arrays of them, tensors, generators of random numbers and Keras' metrics.
+    """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._before = [(callback, _prints(callback)) for callback in callbacks if not _tells(callback)]
@@ -146,9 +154,10 @@ class Watched:
         """A finding for each callback of which attributes changed that no checkpoint holds; said once."""
         found = []
         for place, (callback, before) in enumerate(self._before):
+            if place in self._said:
+                continue
             now = _prints(callback)
-            changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-            if changed and place not in self._said:
+            if changed := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
                 self._said.add(place)
                 message = f"{several(changed)} changed, and no checkpoint holds it: add get_state and set_state"
                 details = {"attributes": changed}
@@ -157,12 +166,31 @@ class Watched:
 
 
 def _prints(callback: Callback) -> dict[str, str]:
-    """The plain attributes that are not kept, told by their bytes."""
+    """The attributes that are not kept, as digests."""
     kept = _kept(callback) if _is_keras(callback) else frozenset()
     names = set(vars(callback)) - {"params", "_model", *kept}
     if _is_keras(callback):
         names -= _assigned_by_keras(callback.__class__)
-    return {name: state.digest(value) for name in names if state.is_plain(value := vars(callback)[name])}
+    plain = {name: _as_plain(vars(callback)[name]) for name in names}
+    return {name: state.digest(value) for name, value in plain.items() if state.is_plain(value)}
+
+
+def _as_plain(value: Any) -> Any:
+    """What changes with ``value`` and is plain, where there is such a thing."""
+    match value:
+        case np.random.Generator():
+            return value.bit_generator.state
+        case np.random.RandomState():
+            return value.get_state(legacy=False)
+        case random.Random():
+            return value.getstate()
+        case deque():
+            return list(value)
+        case dict():
+            return dict(value)
+        case keras.metrics.Metric():
+            return [keras.ops.convert_to_numpy(variable) for variable in value.variables]
+    return keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value
 
 
 def _may_remember(function: Any) -> bool:
@@ -275,7 +303,8 @@ def _set_rows(callback: Callback, rows: dict[str, Any]) -> list[Finding]:
     """Cut the file to the rows that the checkpoint knows, or write them again."""
     size, tail, content = rows["size"], rows["tail"], rows["content"]
     callback.append_header = size == 0
-    callback.csv_file.close()
+    if callback.csv_file is not None:
+        callback.csv_file.close()
     try:
         with open(callback.filename, "rb+") as file:
             file.seek(max(0, size - len(tail)))

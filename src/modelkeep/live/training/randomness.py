@@ -42,16 +42,18 @@ def capture() -> dict[str, Any]:
     }
 
 
-def restore(value: dict[str, Any]) -> None:
+def restore(value: dict[str, Any]) -> tuple[Finding, ...]:
     """Put back what :func:`capture` told. A backend that was in use then and is not loaded now is left alone.
 
-    Raises UsageError where the states are of another kind than this process has.
+    The finding is of torch's devices that are not here: their generators go on as they are. Raises UsageError where the
+    states are of another kind than this process has.
     """
+    findings: tuple[Finding, ...] = ()
     try:
         if value["tensorflow"] is not None and "tensorflow" in sys.modules:
             _set_tensorflow(value["tensorflow"])
         if value["torch"] is not None and "torch" in sys.modules:
-            _set_torch(value["torch"])
+            findings = tuple(_set_torch(value["torch"]))
         internals.set_global_randomness(value["keras"])
         _set_numpy(value["numpy"])
         random.setstate(_python_state(value["python"]))
@@ -60,6 +62,7 @@ def restore(value: dict[str, Any]) -> None:
             f"the random states of the checkpoint cannot be set here: {error}",
             hint="go on with the releases of Python, NumPy and the backend that wrote it",
         ) from error
+    return findings
 
 
 def doubts(model: Any) -> tuple[Finding, ...]:
@@ -126,15 +129,18 @@ def _torch() -> dict[str, Any]:
     }
 
 
-def _set_torch(value: dict[str, Any]) -> None:
+def _set_torch(value: dict[str, Any]) -> Iterator[Finding]:
     import torch
 
     torch.set_rng_state(torch.from_numpy(value["cpu"].copy()))
     for name, states in value["devices"].items():
-        module = getattr(torch, name)
-        if len(states) != module.device_count():
-            raise ValueError(f"{len(states)} devices of the kind {name} then, {module.device_count()} now")
-        module.set_rng_state_all([torch.from_numpy(state.copy()) for state in states])
+        module = getattr(torch, name, None)
+        here = 0 if module is None else module.device_count()
+        if module is not None and here == len(states):
+            module.set_rng_state_all([torch.from_numpy(state.copy()) for state in states])
+        else:
+            message = f"their random states do not come back: {len(states)} of them then, {here} now"
+            yield Finding("random-state-not-restored", Severity.WARNING, message, f"devices of the kind {name}")
     if value["mps"] is not None and _uses_mps():
         torch.mps.set_rng_state(torch.from_numpy(value["mps"].copy()))
 
