@@ -40,7 +40,7 @@ class Background:
         try:
             self._start()
         except BaseException:
-            # Of a signal that came meanwhile, mostly: the thread may be there or not. Another one has nothing to do then.
+            # Mostly of a signal that came just now: whether the thread is there or not, after another one it is.
             self._start()
             raise
 

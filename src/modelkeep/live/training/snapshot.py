@@ -103,7 +103,8 @@ class Snapshots:
         Metrics and optimizers make theirs at the first batch, and ``compile`` makes new ones: new Snapshots are to be
         made then.
         """
-        variables = [*model.variables, *internals.compile_metrics(model), *getattr(model.optimizer, "variables", ())]
+        slots = getattr(getattr(model, "optimizer", None), "variables", ())
+        variables = (*model.variables, *slots, *internals.compile_metrics(model))
         return all(id(variable) in self._inventory.names for variable in variables)
 
     def _release(self) -> None:
