@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelkeep.checkpoint import Checkpoint
-from modelkeep.manifest import Manifest, Piece, encode
-from modelkeep.runs import Runs, version_of
+from modelkeep.curves import Curves
+from modelkeep.manifest import Manifest, Part, Piece, encode
+from modelkeep.runs import CURVES, Runs, version_of
 from modelkeep.storage.blobs import Blobs, TensorSource
 from modelkeep.storage.protocol import ObjectStore
 
@@ -24,9 +25,11 @@ def draft(
     tensors: Mapping[str, bytes],
     *,
     known: Mapping[str, tuple[Piece, ...]] | None = None,
+    curves: Curves | None = None,
     **said: Any,
 ) -> Checkpoint:
     """Write what a checkpoint is made of, each tensor a blob of its own; the entry is still to be added."""
+    logged = b"" if curves is None else curves.to_json()
     written = [blobs.write([source(name, data)], known=known) for name, data in tensors.items()]
     manifest = Manifest(
         model=run,
@@ -34,6 +37,7 @@ def draft(
         created="2024-05-01T00:00:00Z",
         writer="modelkeep tests",
         kind="weights",
+        parts=(Part(name=CURVES, digest=blobs.put(logged), size=len(logged)),) if logged else (),
         tensors=tuple(tensor for part in written for tensor in part.tensors),
     )
     digest, created = blobs.put_new(encode(manifest))
