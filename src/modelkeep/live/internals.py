@@ -619,18 +619,18 @@ def tensorflow_spec(batches: list[Any]) -> Any:
     return data_adapter_utils.get_tensor_spec(batches)
 
 
-def as_tensorflow(batch: Any, spec: Any) -> Any:
+def as_tensorflow(batch: Any) -> Any:
     """A batch for ``tf.data.Dataset.from_generator``: sparse leaves are TensorFlow's, None is an empty Optional."""
     import tensorflow as tf
 
-    def one(leaf: Any, _: Any) -> Any:
+    def one(leaf: Any) -> Any:
         if leaf is None:
             return tf.experimental.Optional.empty(None)
         if data_adapter_utils.is_scipy_sparse(leaf):
             return data_adapter_utils.scipy_sparse_to_tf_sparse(leaf)
         return leaf
 
-    return keras.tree.map_structure(one, batch, spec)
+    return keras.tree.map_structure(one, batch)
 
 
 def standard_batch(batch: Any, class_weight: Any) -> Any:

@@ -116,7 +116,7 @@ class ArrayFeed(FetchedFeed):
 
     def _batches_of(self, backend: str) -> Iterator[Batch]:
         for indices in self._batches():
-            yield None if indices is None else self._rows.take(indices, backend)
+            yield self._rows.take(indices, backend)
 
     def _fetch(self) -> Array:
         at = self._cursor
@@ -139,7 +139,7 @@ class ArrayFeed(FetchedFeed):
 
     def get_torch_dataloader(self) -> Iterator[Batch]:
         """Batches of torch tensors."""
-        return map(internals.as_torch, self._batches_of("torch"))
+        return map(internals.as_torch, self._after_placeholders(self._batches_of("torch")))
 
     def get_tf_dataset(self) -> Any:
         """A pipeline in TensorFlow's graph. It may gather ahead within a pass: the order is known, nothing is drawn.

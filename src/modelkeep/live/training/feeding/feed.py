@@ -45,7 +45,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
 
     def __init__(self, *, steps_per_epoch: int | None = None) -> None:
         self.findings: tuple[Finding, ...] = ()  # what cannot be restored; to be said when training begins
-        self.placeholders = 0  # under PyTorch: how many fetches of the resumed epoch are answered without data
+        self.placeholders = 0  # under PyTorch: how many fetches of the resumed epoch get no data
         self._steps_per_epoch = steps_per_epoch
         self._cursor = Cursor()
         self._epoch_began_at = Cursor()
@@ -180,7 +180,7 @@ class FetchedFeed(Feed):
 
     def get_torch_dataloader(self) -> Iterator[Batch]:
         """Batches of torch tensors. No ``DataLoader``: making an iterator of one draws a random number."""
-        return map(internals.as_torch, self._batches())
+        return map(internals.as_torch, self._after_placeholders(self._batches()))
 
     def get_tf_dataset(self) -> Any:
         """A dataset that fetches each batch when it is asked for, and none ahead."""
@@ -188,7 +188,7 @@ class FetchedFeed(Feed):
 
         spec = internals.tensorflow_spec([_as_tuples(batch) for batch in self._samples()])
         dataset = tf.data.Dataset.from_generator(
-            lambda: (internals.as_tensorflow(_as_tuples(batch), spec) for batch in self._batches()),
+            lambda: (internals.as_tensorflow(_as_tuples(batch)) for batch in self._batches()),
             output_signature=spec,
         )
         options = tf.data.Options()
@@ -201,9 +201,6 @@ class FetchedFeed(Feed):
         while True:
             if not self._training:
                 yield self._peek()
-            elif self.placeholders:
-                self.placeholders -= 1
-                yield None
             else:
                 try:
                     batch = self._fetch()
@@ -212,6 +209,13 @@ class FetchedFeed(Feed):
                         return
                 else:
                     yield batch
+
+    def _after_placeholders(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Nothing for the steps that are done: under PyTorch Keras fetches, whether or not a step is skipped."""
+        while self._training and self.placeholders:
+            self.placeholders -= 1
+            yield None
+        yield from batches
 
     def _next_pass(self) -> bool:
         """Whether the data goes on with another pass now that one has ended."""

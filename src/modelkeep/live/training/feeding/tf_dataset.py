@@ -103,6 +103,35 @@ def _is_unseeded(dataset: Any) -> bool:
     return all(seed is not None and int(seed) == 0 for seed in seeds)
 
 
+class _Passes:
+    """The iterator of the pass and, unused, that of the next one.
+
+    At its end an iterator no longer tells how the shuffles of its dataset go on; one that has not begun does.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.now: Any = None
+        self._next: Any = None
+
+    def renew(self) -> Any:
+        """Go on to the next pass."""
+        self.now = iter(self._dataset) if self._next is None else self._next
+        self._next = iter(self._dataset)
+        return self.now
+
+    def save(self) -> Position | None:
+        return None if self.now is None else {"now": save(self.now), "next": save(self._next)}
+
+    def load(self, kept: Position | None) -> Any:
+        if kept is None:
+            return None
+        self._next = None
+        load(self.renew(), kept["now"])
+        load(self._next, kept["next"])
+        return self.now
+
+
 class DatasetFeed(Feed):
     """A ``tf.data.Dataset`` under TensorFlow, whose ``train_function`` takes batches out of an iterator by itself.
 
@@ -121,30 +150,26 @@ class DatasetFeed(Feed):
         self._fast_forward = fast_forward
         self.findings = examine(dataset, fast_forward=fast_forward)
         self._counter = _counter() if any(one.check == "data-not-restored" for one in self.findings) else None
-        self._iterator: Any = None
-        self._used = False  # whether a step took from the newest iterator
+        self._passes = _Passes(dataset if self._counter is None else _counted(dataset, self._counter))
+        self._used = False  # whether a step took from the iterator of this pass
         self._handed_out = True  # whether Keras has seen an iterator that was put back
-        self._counted_from = 0
 
     # --- position
 
     def _state(self) -> Position:
-        if self._counter is not None:
-            return {"iterator": None, "used": self._used, "batches": int(self._counter.numpy()) if self._used else 0}
-        iterator = None if self._iterator is None else save(self._iterator)
-        return {"iterator": iterator, "used": self._used, "batches": 0}
+        if self._counter is None:
+            return {"passes": self._passes.save(), "used": self._used}
+        return {"batches": int(self._counter.numpy()) if self._used else 0, "used": self._used}
 
     def _restore(self, position: Position) -> tuple[Finding, ...]:
         self._used, self._handed_out = position["used"], False
         if self._counter is None:
-            self._iterator = iter(self._dataset)
-            if position["iterator"] is not None:
-                load(self._iterator, position["iterator"])
+            self._passes.load(position["passes"])
             return ()
         count = position["batches"]
-        self._counted_from = count if self._fast_forward else 0
-        self._iterator = iter(_counted(self._dataset.skip(self._counted_from), self._counter))
-        self._counter.assign(self._counted_from)
+        to_pass_by = count if self._fast_forward else 0
+        self._passes.now = iter(_counted(self._dataset.skip(to_pass_by), self._counter))
+        self._counter.assign(to_pass_by)
         if count and self._fast_forward:
             message = f"{count} batches are made and thrown away, to go on where training stood"
             return (Finding("data-fast-forward", Severity.NOTE, message, type(self._dataset).__name__),)
@@ -152,7 +177,7 @@ class DatasetFeed(Feed):
 
     def around(self, iterator: Any) -> None:
         """A step takes its batches from the newest iterator."""
-        if iterator is self._iterator and not self._used:
+        if iterator is self._passes.now and not self._used:
             self._used = True
             if self._counter is not None:
                 self._counter.assign(0)
@@ -165,14 +190,13 @@ class DatasetFeed(Feed):
         return _giving(self._dataset, self._next_iterator)
 
     def _next_iterator(self) -> Any:
-        if self._iterator is None or (self._used and self._handed_out):
+        if self._passes.now is None or (self._used and self._handed_out):
             self._renew()
         self._handed_out = True
-        return self._iterator
+        return self._passes.now
 
     def _renew(self) -> None:
-        dataset = self._dataset if self._counter is None else _counted(self._dataset, self._counter)
-        self._iterator = iter(dataset)
+        self._passes.renew()
         self._used = False
         self._cursor = Cursor(self._cursor.passes + 1) if self._cursor.index else self._cursor
 
@@ -180,7 +204,7 @@ class DatasetFeed(Feed):
         """Keras ends an epoch. Where it will ask for a new iterator, that is made now: the position is there."""
         # Within an epoch's last step, Keras handles that the iterator came to its end.
         ran_out = isinstance(sys.exc_info()[1], StopIteration)
-        if self._within_epoch and self._used and (self._steps_per_epoch is None or ran_out):
+        if self._training and self._within_epoch and self._used and (self._steps_per_epoch is None or ran_out):
             self._renew()
         super().on_epoch_end()
 
@@ -247,6 +271,7 @@ class _IteratedDataset(IteratorFeed):
 
     def __init__(self, dataset: Any, *, steps_per_epoch: int | None, fast_forward: bool) -> None:
         self._found = examine(dataset, fast_forward=fast_forward)
+        self._passes = _Passes(dataset)
         super().__init__(
             dataset, steps_per_epoch=steps_per_epoch, fast_forward=fast_forward, length=_cardinality(dataset)
         )
@@ -256,8 +281,12 @@ class _IteratedDataset(IteratorFeed):
         return not any(one.check == "data-not-restored" for one in self._found)
 
     def _capture(self) -> Any:
-        return save(self._opened()) if self._keeps_state() else None
+        return self._passes.save() if self._keeps_state() else None
 
     def _put_back(self, kept: Any) -> None:
-        self._iterator = iter(self._source)
-        load(self._iterator, kept)
+        self._iterator = self._passes.load(kept)
+
+    def _opened(self) -> Any:
+        if self._iterator is None:
+            self._iterator = self._passes.renew()
+        return self._iterator
