@@ -11,8 +11,8 @@ from modelkeep.errors import UsageError
 
 # What the names of metrics tell of which way is better: as Keras' own metrics say of themselves, and abbreviations.
 _HIGHER = frozenset({
-    "acc", "accuracy", "auc", "precision", "recall", "sensitivity", "specificity", "f1", "fbeta", "fmeasure", "iou", "io",
-    "dice", "similarity", "correlation", "r2", "true", "map", "ndcg", "mrr", "bleu", "rouge",
+    "acc", "accuracy", "auc", "precision", "recall", "sensitivity", "specificity", "f1", "fbeta", "fmeasure", "iou",
+    "io", "dice", "similarity", "correlation", "r2", "true", "map", "ndcg", "mrr", "bleu", "rouge",
 })  # fmt: skip
 _LOWER = frozenset({
     "loss", "error", "mse", "mae", "mape", "msle", "rmse", "crossentropy", "entropy", "divergence", "hinge", "poisson",
