@@ -367,10 +367,15 @@ def set_torch_rng(state: Any) -> None:
     torch.set_rng_state(torch.from_numpy(state.copy()))
 
 
+def global_seed_generator() -> keras.random.SeedGenerator | None:
+    """Keras' global generator, if anything drew from it. It is of a thread."""
+    # Private, because the public functions make it.
+    return global_state.get_global_attribute(_SEED_GENERATOR)
+
+
 def global_randomness() -> dict[str, Any]:
     """The seed given to ``keras.utils.set_random_seed``, and Keras' global generator if anything drew from it."""
-    # Private, because the public functions make the generator. It is of a thread.
-    generator = global_state.get_global_attribute(_SEED_GENERATOR)
+    generator = global_seed_generator()
     return {
         "seed": global_state.get_global_attribute(_RANDOM_SEED),
         "generator": None
@@ -383,7 +388,7 @@ def set_global_randomness(value: dict[str, Any]) -> None:
     """Put back what :func:`global_randomness` told."""
     saved = value["generator"]
     global_state.set_global_attribute(_RANDOM_SEED, value["seed"])
-    generator = global_state.get_global_attribute(_SEED_GENERATOR)
+    generator = global_seed_generator()
     if saved is None:
         generator = None
     elif generator is None:
@@ -394,11 +399,11 @@ def set_global_randomness(value: dict[str, Any]) -> None:
 
 
 def train_graphs(model: Node) -> list[Any]:
-    """The graphs that TensorFlow traced of a model's training step, as ``GraphDef``s with all that they call."""
+    """The graphs (``FuncGraph``) that TensorFlow traced of a model's training step."""
     function = _outermost_traced(model.train_function, set())
     # Private, because a graph is public only to who knows the arguments it was traced with.
     traced = [] if function is None else function._list_all_concrete_functions()
-    return [concrete.graph.as_graph_def() for concrete in traced]
+    return [concrete.graph for concrete in traced]
 
 
 def _outermost_traced(function: Any, seen: set[int]) -> Any:
@@ -592,7 +597,7 @@ def gather_tensorflow(tensors: Any, indices: Any) -> Any:
             return array_slicing.slice_tensorflow_sparse_wrapper(tensor, indices)
         if isinstance(tensor, list | tuple | dict):
             return None  # go on into it
-        return tf.gather(tensor, indices, axis=0) if tf.is_tensor(tensor) else tensor
+        return tf.gather(tensor, indices, axis=0) if hasattr(tensor, "shape") else tensor
 
     return keras.tree.traverse(one, tensors)
 
