@@ -186,8 +186,8 @@ class Run(Shape):
     removed: Annotated[Removed | None, says("where checkpoints were")] = None
 
     @classmethod
-    def of(cls, run: KeptRun, pruned: Pruned | None = None) -> Run:
-        """From what Keep tells of a run, and did to it."""
+    def of(cls, run: KeptRun) -> Run:
+        """From what Keep tells of a run."""
         stands = standing(run)
         return cls(
             name=run.name,
@@ -203,7 +203,6 @@ class Run(Shape):
             stored=run.stored,
             checkpoints=[Checkpoint.of(run, checkpoint) for checkpoint in run.checkpoints],
             damaged={str(number): str(error) for number, error in run.damaged.items()},
-            removed=None if pruned is None else Removed.of(pruned),
         )
 
 
@@ -306,7 +305,7 @@ class Averaged(Shape):
 class Outcome(Shape):
     """What a transfer made of one tensor of the source, one weight of the target, or a pair of them."""
 
-    fate: Annotated[str, says("`copied`, `partial`, `mismatched`, `missing`, `unused` or `excluded`: the list it is in")]
+    fate: Annotated[str, says("`copied`, `partial`, `mismatched`, `missing`, `unused`, `excluded`: its list")]
     parameters: Annotated[int, says("numbers that were copied, else those that were not")]
     source: Annotated[str | None, says("what the source calls it")]
     tensor: Annotated[str | None, says("its name in the source's file")]

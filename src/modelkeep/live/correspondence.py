@@ -13,6 +13,7 @@ others differ on purpose.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -354,4 +355,5 @@ def _names_within(weight: Weight[Any]) -> str:
 
 
 def _key(weight: Weight[Any]) -> str:
-    return weight.key
+    """Attributes that Keras 2 kept private are public since: ``_key_dense``."""
+    return re.sub(r"(^|/)_", r"\1", weight.key)

@@ -28,6 +28,7 @@ from modelkeep.formats.contents import Contents, ForeignTensor
 from modelkeep.formats.forms import look, title_of
 from modelkeep.formats.limits import DEFAULT, Limits
 from modelkeep.formats.saved_model import OWN
+from modelkeep.legacy.names import without_slashes
 from modelkeep.live import opening
 from modelkeep.live.capture import CONFIG
 from modelkeep.live.correspondence import Holder, Weight, paired
@@ -43,7 +44,8 @@ from modelkeep.storage.blobs import Blobs
 _OLD_LAYERS = "_layer_checkpoint_dependencies"
 _STATES = ("seed_generator_state", "StateVar", "_state_var")  # of random generators
 
-Pair: TypeAlias = tuple["Donated", ForeignTensor, Variable]
+Pair: TypeAlias = tuple[tuple["Donated", ...], ForeignTensor, Variable]
+"""Tensors of the source (several where Keras 1 kept the gates of a cell apart), the value they make, its variable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,14 +118,13 @@ def holders(tensors: Iterable[Donated]) -> list[Holder[Donated]]:
 def pairs(donor: Donor, source: Holder[Donated], target: Holder[Variable], layer: Any) -> Iterator[Pair]:
     """Which tensor goes into which variable of two layers that are one, in the layout that Keras has today."""
     if donor.legacy is None:
-        yield from ((mine.item, mine.item.tensor, theirs.item) for mine, theirs in paired(source, target))
+        yield from (((mine.item,), mine.item.tensor, theirs.item) for mine, theirs in paired(source, target))
         return
     by_name = {weight.item.tensor.name: weight.item for weight in source.weights}
     tensors = [weight.item.tensor for weight in source.weights]
-    plan = legacy_weights.plan_layer(layer, tensors, source.weights[0].item.tensor.name.partition("/")[0], donor.legacy)
+    plan = legacy_weights.plan_layer(layer, tensors, source.name, donor.legacy)
     for variable, tensor in plan.pairs:
-        # Keras 1 kept the gates of a cell apart; what they make together is told by the first of them.
-        yield by_name[tensor.name.partition(", ")[0]], tensor, variable
+        yield tuple(by_name[name] for name in tensor.name.split(", ")), tensor, variable
 
 
 # --- versions and checkpoints
@@ -170,15 +171,16 @@ def of_file(path: Path, network: Network, *, allow: Sequence[str] = (), limits: 
     Raises what :func:`modelkeep.live.opening.open_as_data` does, and CannotLoad for one that holds no weights.
     """
     with opening.open_as_data(path, allow=allow, limits=limits) as (contents, scanned):
-        donor = Donor(contents.path.name, opening.described(contents, scanned), scanned.digest, ())
+        source, digest = opening.described(contents, scanned), scanned.digest
         if any(member.name == OWN for member in contents.members):  # a SavedModel that we wrote
             with keras_archive.read(look(contents.path / OWN), limits, False) as inside:
-                yield _filled(donor, inside, network)
+                yield of_contents(inside, network, name=contents.path.name, source=source, digest=digest)
         else:
-            yield _filled(donor, contents, network)
+            yield of_contents(contents, network, name=contents.path.name, source=source, digest=digest)
 
 
-def _filled(donor: Donor, contents: Contents, network: Network) -> Donor:
+def of_contents(contents: Contents, network: Network, *, name: str, source: str, digest: str) -> Donor:
+    """The weights of a file that is open. Raises CannotLoad for one that holds none."""
     if contents.form == "saved_model" and any(layer["weights"] for layer in contents.details.get("layers", ())):
         contents = saved_model.by_layer(contents)
     metrics = set(contents.details.get("metrics", ()))
@@ -188,17 +190,17 @@ def _filled(donor: Donor, contents: Contents, network: Network) -> Donor:
             f"{contents.path.name} is {title_of(contents.form)} without weights that can be read as data",
             hint="see what is in it: modelkeep inspect",
         )
-    kept = {tensor.name for tensor in tensors}
-    states = tuple(t.name for t in (*contents.tensors, *contents.optimizer) if t.name not in kept)
-    if contents.details.get("layers"):
+    legacy = contents if any(layer["weights"] for layer in contents.details.get("layers", ())) else None
+    if legacy is not None:
         donated = _by_layer({tensor.name: tensor for tensor in tensors}, contents, network)
-        return replace(donor, tensors=tuple(donated), states=states, legacy=contents)
-    if contents.form in ("keras", "weights_h5"):
+    elif contents.form in ("keras", "weights_h5"):
         named = [(replace(tensor, name=tensor.name.replace(_OLD_LAYERS, "layers")), None) for tensor in tensors]
         donated = _by_path(named, contents.config, contents.details.get("names", {}), network)
     else:
         donated = _by_name(tensors, contents.details.get("variables", {}), network)
-    return replace(donor, tensors=tuple(donated), states=states)
+    kept = {tensor.name for tensor in tensors}
+    states = tuple(t.name for t in (*contents.tensors, *contents.optimizer) if t.name not in kept)
+    return Donor(name, source, digest, tuple(donated), states, legacy)
 
 
 def _is_state(tensor: ForeignTensor, contents: Contents) -> bool:
@@ -265,24 +267,28 @@ def _by_layer(tensors: Mapping[str, ForeignTensor], contents: Contents, network:
     listed = {one.names: one for one in outline(contents.config)}
     order = {names: place for place, names in enumerate(listed)}
     units = {holder.names[-1] for holder in network.holders if holder.names}
+    new = without_slashes([layer["layer"] for layer in contents.details["layers"]])
     found = []
     for layer in (*contents.details["layers"], {"layer": "", "weights": contents.details.get("top_level", ())}):
         for name in layer["weights"]:
             parts = name.removeprefix(f"{layer['layer']}/").partition(":")[0].split("/")
-            found.append((tensors[name], *_split(layer["layer"], parts, units, listed))) if name in tensors else None
+            if name in tensors:
+                found.append((tensors[name], *_split(layer["layer"], parts, units, listed)))
     feeds = wiring(tuple(listed.values()), {names for _, names, _ in found if names in listed})
     places = {names: place for place, names in enumerate(dict.fromkeys(names for _, names, _ in found))}
     for tensor, names, within in found:
         one = listed.get(names)
-        place = order.get(names) if listed else places[names]
-        yield Donated(tensor, names, within, listed=one, place=place, feeds=feeds.get(names) if one else None)
+        place, fed = order.get(names) if listed else places[names], feeds.get(names) if one else None
+        names = (*(new.get(name, name) for name in names[:1]), *names[1:])
+        yield Donated(tensor, names, within, listed=one, place=place, feeds=fed)
 
 
 def _split(layer: str, parts: list[str], units: set[str], listed: Mapping[Names, Listed]) -> tuple[Names, Names]:
     if not layer:
         return (), tuple(parts)
-    if layer in parts[:-1]:
-        return (layer,), tuple(parts[parts.index(layer) + 1 :])
+    _, again, rest = f"/{'/'.join(parts)}".partition(f"/{layer}/")
+    if again:
+        return (layer,), tuple(rest.split("/"))
     if len(parts) == 1 or layer in units or (layer,) in listed:
         return (layer,), tuple(parts)
     deep = next((names for names in listed if names[0] == layer and names[-1] == parts[0]), None)

@@ -332,7 +332,7 @@ def _refuse_unused(option: str, patterns: Iterable[str], whose: str, names: Iter
 class _Step:
     """A tensor and the variable it is for: whether it fits, and what the variable is then given."""
 
-    donated: Donated
+    parts: tuple[Donated, ...]  # what the tensor is made of
     tensor: ForeignTensor
     variable: Variable
     rule: str
@@ -494,9 +494,9 @@ class _Plan:
     def _steps(self) -> Iterator[_Step]:
         for source, target, rule in self.found.pairs:
             layer = self.network.layers[id(target)]
-            for donated, tensor, variable in pairs(self.donor, source, target, layer):
+            for parts, tensor, variable in pairs(self.donor, source, target, layer):
                 if id(variable) not in self.excluded:
-                    yield _Step(donated, tensor, variable, rule, self.terms.on_mismatch)
+                    yield _Step(parts, tensor, variable, rule, self.terms.on_mismatch)
 
     # --- vocabularies
 
@@ -559,7 +559,8 @@ class _Plan:
         steps = {id(step.variable): step for step in self.steps}
         for key, name in self.targets.items():
             if key in steps:
-                yield steps[key].outcome(self.sources[id(steps[key].donated.tensor)], name)
+                source = ", ".join(self.sources[id(part.tensor)] for part in steps[key].parts)
+                yield steps[key].outcome(source, name)
 
     def _missing(self) -> Iterator[Outcome]:
         taken = {id(step.variable) for step in self.steps} | self.excluded
@@ -572,7 +573,7 @@ class _Plan:
         return (variable for holder in self.network.holders for variable in _variables(holder))
 
     def _unused(self) -> Iterator[Outcome]:
-        taken = {id(step.donated.tensor) for step in self.steps}
+        taken = {id(part.tensor) for step in self.steps for part in step.parts}
         for one in self.donor.tensors:
             if id(one.tensor) not in taken:
                 tensor = one.tensor
@@ -623,7 +624,7 @@ class _Plan:
 
     def _about_freezing(self) -> Iterator[Finding]:
         whole = self._whole_holders()
-        text = "is frozen: all its weights are copied"
+        text = f"{'would be' if self.terms.dry_run else 'is'} frozen: all its weights are copied"
         for holder in whole:
             yield Finding("frozen", Severity.NOTE, text, holder.name)
         some = {id(step.variable) for step in self.steps if step.is_taken}
