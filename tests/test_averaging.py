@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import modelkeep as mk
+from modelkeep.cli.main import main
 from modelkeep.errors import CannotLoad, NotFaithful, UsageError
 from modelkeep.live import averaging
 from modelkeep.live.averaging import Averaged
@@ -317,6 +319,21 @@ def test_a_published_average_names_its_parents_and_has_what_they_share(keep):
     averaged = keep.average(["m:1.0.0", "m:2.1.0"])
     assert [finding.subject for finding in averaged.report.warnings] == ["tokenizer"]
     assert (dict(averaged.assets), averaged.pipeline, averaged.golden) == ({}, None, None)
+
+
+def test_the_command_line_averages_too(keep, tmp_path, monkeypatch, capsys):
+    save(keep, line(1), line(3))
+    monkeypatch.setenv("MODELKEEP_STORE", str(tmp_path / "models"))
+    command = ["average", *PAIR, "--name", "m", "--bump", "major", "--weight", "3", "--weight", "1", "--no-check"]
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["version"]["ref"], told["weights"]) == ("m:2.0.0", [0.75, 0.25])
+    assert told["report"]["ok"]
+    assert np.ravel(keep.load("m:2.0.0").model.get_weights()[0]) == [1.5]
+    assert main(["show", "m:2.0.0"]) == 0
+    assert "AVERAGE OF" in capsys.readouterr().out
+    assert main(["average", "m:1.0.0", "--name", "m"]) == 2
+    assert "two models or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
