@@ -753,6 +753,13 @@ def start_at_epoch(model: Node, epoch: int | None) -> None:
     model._initial_epoch = epoch
 
 
+def build_for(model: Node, batches: Iterator[Any]) -> None:
+    """Make the variables of a model that its first batch would make, as ``fit`` does under other backends."""
+    if not all(layer.built for layer in model._flatten_layers()):
+        # Private: public ways to build need the shapes of the inputs and no more, and leave out what `compile` made.
+        model._symbolic_build(data_batch=next(batches))
+
+
 def validation_split(arrays: Any, share: float) -> Any:
     """Arrays for training, and those that ``fit`` would keep for validation: their end."""
     # Private: `fit` does it for arrays of its own alone.

@@ -22,6 +22,7 @@ import numpy as np
 
 from modelkeep.errors import UsageError
 from modelkeep.live import internals
+from modelkeep.live.variables import inventory
 from modelkeep.report import Finding, Severity, several
 
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
@@ -66,24 +67,31 @@ def restore(value: dict[str, Any]) -> tuple[Finding, ...]:
 
 
 def doubts(model: Any) -> tuple[Finding, ...]:
-    """Random operations in the graphs of a model's training step that no checkpoint can keep the state of.
+    """What a model's training step counts where no checkpoint can keep it: random operations, TensorFlow's variables.
 
     After the first step, since there is no graph before. Always empty under other backends than TensorFlow.
     """
     if keras.backend.backend() != "tensorflow":
         return ()
-    found = sorted({name for graph in internals.train_graphs(model) for name in _unkept(graph)})
-    if not found:
-        return ()
-    one = len(found) == 1
-    message = (
-        f"{several(found)} {'keeps its' if one else 'keep their'} state where no checkpoint reaches: resumed, "
-        f"{'it draws' if one else 'they draw'} other numbers. Use keras.random with a keras.random.SeedGenerator"
-    )
-    return (Finding("random-operation-not-kept", Severity.WARNING, message, model.name, {"operations": found}),)
+    graphs = internals.train_graphs(model)
+    operations = sorted({name for graph in graphs for name in _counting_themselves(graph.as_graph_def())})
+    held = _held(model)
+    variables = sorted({variable.name for graph in graphs for variable in graph.variables if id(variable) not in held})
+    findings = []
+    if operations:
+        message = f"resumed, other numbers are drawn by {several(operations)}: use keras.random with a SeedGenerator"
+        details = {"operations": operations}
+        findings.append(Finding("random-operation-not-kept", Severity.WARNING, message, model.name, details))
+    if variables:
+        message = (
+            f"no checkpoint holds {several(variables)}: make them Keras variables, or of a keras.random.SeedGenerator"
+        )
+        details = {"variables": variables}
+        findings.append(Finding("variable-not-kept", Severity.WARNING, message, model.name, details))
+    return tuple(findings)
 
 
-def _unkept(graph: Any) -> Iterator[str]:
+def _counting_themselves(graph: Any) -> Iterator[str]:
     """The stateful operations with seeds of their own in a ``GraphDef``: ``RandomUniform layer/random_uniform``."""
     from tensorflow.python.framework import op_def_registry
 
@@ -94,6 +102,19 @@ def _unkept(graph: Any) -> Iterator[str]:
 
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         yield from (f"{node.op} {node.name}" for node in nodes if counts_itself(node.op))
+
+
+def _held(model: Any) -> set[int]:
+    """The ids of TensorFlow's variables that a checkpoint holds: the model's, and those of global generators."""
+    from tensorflow.python.ops import stateful_random_ops
+
+    variables = [variable.value for variable in inventory(internals.walk(model)).variables.values()]
+    if (seeds := internals.global_seed_generator()) is not None:
+        variables.append(seeds.state.value)
+    if (generator := stateful_random_ops.global_generator) is not None:
+        variables.append(generator.state)
+    # Under a distribution strategy a graph has the variable of each replica.
+    return {id(one) for variable in variables for one in (variable, *getattr(variable, "values", ()))}
 
 
 def _python(state: tuple[Any, ...]) -> dict[str, Any]:
