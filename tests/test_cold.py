@@ -13,6 +13,7 @@ import pytest
 from modelkeep.registry import Registry
 from modelkeep.storage import marker
 from modelkeep.storage.local import LocalStore
+from small_runs import add
 from small_versions import publish
 
 HEAVY = {"h5py", "jax", "keras", "ml_dtypes", "numpy", "scipy", "sklearn", "skops", "tensorflow", "tokenizers", "torch"}
@@ -34,6 +35,13 @@ COLD = [
     "yank sentiment:1.1.0",
     "delete sentiment:1.1.0",
     "policy sentiment",
+    "checkpoints",
+    "checkpoints sentiment-run",
+    "checkpoints sentiment-run --prune --keep-last 1",
+    "watch sentiment-run --once",
+    "watch sentiment-run --json",
+    "show sentiment-run@10",
+    "publish --help",
     "gc --dry-run",
     "completion bash",
 ]
@@ -56,6 +64,7 @@ def folder(tmp_path: Path) -> Path:
     publish(registry, "sentiment", "1.1.0", metrics={"accuracy": 0.92})
     registry.promote("sentiment:1.1.0", "production")
     registry.promote("sentiment:1.0.0", "production")
+    add(store, "sentiment-run", 10, metrics={"loss": 0.5})
     return tmp_path
 
 

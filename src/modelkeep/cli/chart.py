@@ -18,7 +18,7 @@ _EMPTY = 0x2800
 
 
 def bars(values: Iterable[float], width: int) -> str:
-    """Values as at most ``width`` bars, each the mean of its stretch; nothing where there is no finite value."""
+    """Values as at most ``width`` bars, each the mean of its stretch; what is not finite is left out."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return ""
@@ -75,16 +75,20 @@ def _columns(line: Series, across: tuple[float, float], count: int) -> dict[int,
     found: dict[int, list[float]] = {}
     for x, y in line:
         found.setdefault(_level(x, *across, count), []).append(y)
-    means = [(column, sum(values) / len(values)) for column, values in sorted(found.items())]
+    means = [(column, sum(y / len(values) for y in values)) for column, values in sorted(found.items())]
     columns = dict(means[:1])
     for (begin, first), (end, last) in pairwise(means):
-        columns |= {c: first + (last - first) * (c - begin) / (end - begin) for c in range(begin + 1, end + 1)}
+        for column in range(begin + 1, end + 1):
+            share = (column - begin) / (end - begin)
+            columns[column] = first * (1 - share) + last * share
     return columns
 
 
 def _level(value: float, low: float, high: float, count: int) -> int:
     """Which of ``count`` equal stretches from ``low`` to ``high`` a value lies in, from 0."""
-    return 0 if high == low else min(count - 1, int((value - low) / (high - low) * count))
+    return (
+        0 if high == low else min(count - 1, int((value / 2 - low / 2) / (high / 2 - low / 2) * count))
+    )  # halves: no overflow
 
 
 def _range(values: Iterable[float]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from modelkeep.cli import completing, shapes
 from modelkeep.cli.answer import Answer, Block, Lines, Table
@@ -48,11 +49,15 @@ def run(
     if name is None:
         return _all(keep.runs())
     found = keep.run(name)
+    before = shapes.Run.of(found)
     if prune:
-        return _removal(found, keep.prune(name, **keeping, dry_run=dry_run))  # type: ignore[arg-type]
+        return _removal(found, before, keep.prune(name, **keeping, dry_run=dry_run))  # type: ignore[arg-type]
     if delete is not None:
-        return _removal(found, keep.delete_run(name, None if delete == "all" else int(delete), dry_run=dry_run))
-    return _one(found)
+        step = None if delete == "all" else int(delete)
+        return _removal(found, before, keep.delete_run(name, step, dry_run=dry_run))
+    blocks: list[Block] = [checkpoint_table(found, found.checkpoints)] if found.checkpoints else []
+    blocks += [Lines(f"✗ {error}") for error in found.damaged.values()]
+    return Answer([before], blocks or [Lines("no checkpoints yet")])
 
 
 def _check(name: str | None, prune: bool, delete: str | None, dry_run: bool, *, given: bool) -> None:
@@ -82,18 +87,12 @@ def _all(runs: Iterable[Run]) -> Answer:
     return Answer([shapes.Run.of(each) for each in runs], [table if rows else Lines("no training runs yet")])
 
 
-def _one(found: Run) -> Answer:
-    blocks: list[Block] = [checkpoint_table(found, found.checkpoints)] if found.checkpoints else []
-    blocks += [Lines(f"✗ {error}") for error in found.damaged.values()]
-    return Answer([shapes.Run.of(found)], blocks or [Lines("no checkpoints yet")])
-
-
-def _removal(before: Run, pruned: Pruned) -> Answer:
-    blocks: list[Block] = [checkpoint_table(before, pruned.dropped)] if pruned.dropped else []
+def _removal(found: Run, before: shapes.Run, pruned: Pruned) -> Answer:
+    blocks: list[Block] = [checkpoint_table(found, pruned.dropped)] if pruned.dropped else []
     word = "would go" if pruned.dry_run else "deleted"
     size = human_bytes(pruned.removed_bytes)
     blocks.append(Lines(f"{word}: {len(pruned.dropped)} of {len(before.checkpoints)} checkpoints, {size}"))
     if pruned.damaged:
         numbers = ", ".join(map(str, pruned.damaged))
         blocks.append(Lines(f"! number {numbers} cannot be read, so no bytes go; run: modelkeep fsck"))
-    return Answer([shapes.Run.of(before, pruned)], blocks)
+    return Answer([msgspec.structs.replace(before, removed=shapes.Removed.of(pruned))], blocks)

@@ -107,11 +107,12 @@ def _facts(version: Version, manifest: Manifest) -> Table:
 
 def _standing(checkpoint: Checkpoint, manifest: Manifest) -> Table:
     """Where training stood."""
+    begun = checkpoint.step_in_epoch
     facts = {
         "DIGEST": checkpoint.manifest,
         "CREATED (UTC)": moment(checkpoint.created),
         "STEP": str(checkpoint.step),
-        "EPOCH": f"{checkpoint.epoch}, and {checkpoint.step_in_epoch} steps of the next",
+        "EPOCH": str(checkpoint.epoch) + (f", and {begun} steps of the next" if begun else ""),
         "REASON": checkpoint.reason,
         "FINISHED": "yes" if checkpoint.finished else "",
         "NUMBER": str(checkpoint.number) + (f", after {checkpoint.follows}" if checkpoint.follows else ""),

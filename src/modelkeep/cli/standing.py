@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelkeep.errors import FormatTooNew, IntegrityError
+from modelkeep.runs import Progress
+
 if TYPE_CHECKING:
     from modelkeep.runs import Run
 
 SILENCE = 30.0  # seconds; a training tells how far it is every two, and never during a step
+_NEVER = "1970-01-01T00:00:00Z"
 _APART = 1.0  # seconds that two signs must lie apart to tell how fast it is
 
 
@@ -51,29 +56,33 @@ def signs(run: Run) -> list[Sign]:
 
 def standing(run: Run, seen: Sequence[Sign] = (), *, now: datetime | None = None) -> Standing:
     """Where a run stands; ``seen`` are signs that were watched come, which tell best how fast it is."""
-    newest, told = run.newest, run.progress
-    if told is not None and (newest is None or told.time > newest.created):
-        step, epoch, logs, heard, finished = told.step, told.epoch, told.logs, told.time, False
-    elif newest is not None:
-        step, epoch, logs, heard = newest.step, newest.epoch, newest.metrics, newest.created
-        finished = newest.finished
-    else:  # every checkpoint is damaged
-        step, epoch, logs, heard, finished = 0, 0, {}, "1970-01-01T00:00:00Z", False
-    silence = (now or datetime.now(UTC)).timestamp() - seconds(heard)
+    word, newest = _word(run), run.newest
+    finished = newest is not None and newest.finished and newest.created >= word.time
+    silence = (now or datetime.now(UTC)).timestamp() - seconds(word.time)
     state = "finished" if finished else "silent" if silence > SILENCE else "training"
     steps = _all_steps(run)
     rate = _rate(seen) or _rate(signs(run)) if state == "training" else None
     return Standing(
-        step=step,
-        epoch=epoch,
-        of=told.of if told else None,
-        share=1.0 if finished else None if steps is None else min(1.0, step / steps),
-        logs=logs,
-        heard=heard,
+        step=word.step,
+        epoch=word.epoch,
+        of=run.progress.of if run.progress else None,
+        share=1.0 if finished else None if steps is None else min(1.0, word.step / steps),
+        logs=word.logs,
+        heard=word.time,
         rate=rate,
-        left=None if rate is None or steps is None else max(0.0, steps - step) / rate,
+        left=None if rate is None or steps is None else max(0.0, steps - word.step) / rate,
         state=state,
     )
+
+
+def _word(run: Run) -> Progress:
+    """The newest of what it told and its newest checkpoint."""
+    newest, told = run.newest, run.progress
+    if newest is None:
+        return told or Progress(step=0, epoch=0, time=_NEVER)  # every checkpoint is damaged
+    if told is not None and told.time > newest.created:
+        return told
+    return Progress(step=newest.step, epoch=newest.epoch, logs=dict(newest.metrics), time=newest.created)
 
 
 def seconds(time: str) -> float:
@@ -83,10 +92,12 @@ def seconds(time: str) -> float:
 
 def _all_steps(run: Run) -> float | None:
     """How many steps all epochs will have, by those that are done."""
-    if run.progress is None or run.progress.of is None or not run.curves.epochs:
-        return None
-    last = run.curves.epochs[-1]
-    return run.progress.of * last.step / last.epoch
+    of = run.progress and run.progress.of
+    with suppress(IntegrityError, FormatTooNew):  # runs are listed, whatever is damaged
+        if of and run.curves.epochs:
+            last = run.curves.epochs[-1]
+            return of * last.step / last.epoch
+    return None
 
 
 def _rate(signs: Sequence[Sign]) -> float | None:

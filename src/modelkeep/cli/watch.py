@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +16,7 @@ from modelkeep.cli.answer import Answer, Chart, Frame, Frames, Lines, Table
 from modelkeep.cli.command import command
 from modelkeep.cli.standing import Sign, Standing, signs, standing
 from modelkeep.cli.wording import checkpoint_table, epochs, numbers, short, span, state
+from modelkeep.errors import BlobMissing
 
 if TYPE_CHECKING:
     from modelkeep.curves import Curves, Point
@@ -24,6 +27,7 @@ _NEWEST = 5  # checkpoints that are shown
 _WATCHED = 30  # signs that tell how fast it is
 _CURVE = 40  # characters
 _BAR = 30
+_TRIES = 3
 _VALIDATION = "val_"
 
 
@@ -39,13 +43,13 @@ _VALIDATION = "val_"
     help="How often to look.",
 )
 def run(keep: Keep, name: str, once: bool, interval: float) -> Answer:
-    """A training run, while it goes on: how far it is, its curves, its checkpoints.
+    """A training run, while it goes on.
 
-    On a terminal it is drawn anew each time; in a pipe a line is printed for every
-    change, and --json prints how it stands now. Ends when the run is finished, or with
-    Ctrl-C.
+    How far it is, its curves and its checkpoints. On a terminal it is drawn anew each
+    time; in a pipe a line is printed for every change, and --json prints how it stands
+    now. Ends when the run is finished, or with Ctrl-C.
     """
-    found = keep.run(name)
+    found = _read(keep, name)
     value = shapes.Watched(run=shapes.Run.of(found), curves=msgspec.json.decode(found.curves.to_json()))
     return Answer(value, [Frames(_frames(keep, found, once=once, interval=interval))])
 
@@ -60,7 +64,17 @@ def _frames(keep: Keep, found: Run, *, once: bool, interval: float) -> Iterator[
         if once or stands.state == "finished":
             return
         time.sleep(interval)
-        found = keep.run(found.name)
+        found = _read(keep, found.name)
+
+
+def _read(keep: Keep, name: str) -> Run:
+    """A run with its curves; read again where the training let go of what had been its newest checkpoint meanwhile."""
+    for _ in range(_TRIES):
+        found = keep.run(name)
+        with suppress(BlobMissing):
+            found.curves  # noqa: B018 - read now, and kept
+            return found
+    return found
 
 
 def _words(stands: Standing) -> Iterator[str]:
@@ -68,7 +82,7 @@ def _words(stands: Standing) -> Iterator[str]:
     yield f"epoch {epochs(stands)}"
     yield f"step {stands.step}"
     if stands.share is not None:
-        yield f"{stands.share:.0%}"
+        yield f"{stands.share * 100:.0f} %"
     if stands.rate is not None:
         yield f"{stands.rate:.3g} steps/s"
     if stands.left is not None:
@@ -110,7 +124,8 @@ def _chart(curves: Curves, name: str) -> Iterator[Lines | Chart]:
 
 def _row(curves: Curves, name: str) -> tuple[str, str, str, str]:
     values = [value for _, value in _points(curves.steps, name) or _points(curves.epochs, name)]
-    return short(values[-1]), short(min(values)), short(max(values)), chart.bars(values, _CURVE)
+    finite = [value for value in values if math.isfinite(value)] or values
+    return short(values[-1]), short(min(finite)), short(max(finite)), chart.bars(finite, _CURVE)
 
 
 def _points(points: Iterable[Point], name: str) -> list[tuple[float, float]]:
