@@ -122,6 +122,7 @@ class Checkpoints:
             self._say(finding)
         if resumption is not None:
             initial_epoch = max(initial_epoch, self._go_to(feed, resumption, epochs))
+        internals.build_for(model, feed.get_numpy_iterator())
         listener = self._listen(resumption, feed)
         given = [] if callbacks is None else callbacks if isinstance(callbacks, list | tuple) else [callbacks]
         try:
@@ -226,6 +227,7 @@ class Checkpoints:
             resumption = Resumption.of(self._runs, self._blobs, self._runs.find(self.run, at))
         if resumption is None:
             return None
+        resumption.check_optimizers(optimizers or {})
         resumption.put_back(model)
         resumption.put_back_optimizers(model, optimizers or {})
         randomness.restore(resumption.value["random"])

@@ -91,8 +91,9 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         around = internals.callback_list_around()
         self._callbacks = weakref.ref(around)
         self._others = [callback for callback in around.callbacks if callback is not self]
-        self._call([_First(self._before_epoch), *self._others, self])
-        self._say_all(self._keeper.prepare(self.model))
+        self._call(self._all)
+        if self.model.built:
+            self._say_all(self._keeper.prepare(self.model))
         for callback in self._others:
             self._say_all(callback_states.doubts(callback))
         self._watched = callback_states.Watched(self._others)
@@ -106,8 +107,17 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             if self._feed is None:
                 internals.start_at_epoch(self.model, self.params["epochs"] if over else self._standing.epoch)
             if over:
-                self._put_back(self._resumption)
-                self._resumption = None
+                self._resumption.put_back(self.model)
+
+    @property
+    def _all(self) -> list[keras.callbacks.Callback]:
+        return [_First(self._before_epoch, self._before_end), *self._others, self]
+
+    def _before_end(self) -> None:
+        """At the end of a training that had no epoch left, before any other callback hears of it."""
+        if self._resumption is not None:
+            self._put_back_callbacks(self._resumption)
+            self._resumption = None
 
     def _before_epoch(self) -> None:
         """At an epoch's beginning, before any other callback hears of it."""
@@ -299,12 +309,15 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def _put_back(self, resumption: Resumption) -> None:
         resumption.put_back(self.model)
+        self._put_back_callbacks(resumption)
+
+    def _put_back_callbacks(self, resumption: Resumption) -> None:
         self._say_all(callback_states.restore_all(self._others, resumption.value["callbacks"]))
 
     def _end_skipping(self) -> None:
         assert self._resumption is not None
         self._skip_to = 0
-        self._call([_First(self._before_epoch), *self._others, self])
+        self._call(self._all)
         self._random_after_steps = self._resumption.value["random"]
         randomness.restore(self._random_after_steps)
         self._resumption = None
@@ -338,15 +351,20 @@ class _Validation:
 
 
 class _First(keras.callbacks.Callback):  # type: ignore[misc] # likewise
-    """Calls ``before_epoch`` at each epoch's beginning: it stands first in the list."""
+    """Stands first in the list, and so hears of everything before every other callback."""
 
-    def __init__(self, before_epoch: Callable[[], None]) -> None:
+    def __init__(self, before_epoch: Callable[[], None], before_end: Callable[[], None]) -> None:
         super().__init__()
         self._before_epoch = before_epoch
+        self._before_end = before_end
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Before every other callback."""
         self._before_epoch()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Before every other callback."""
+        self._before_end()
 
 
 def _pass_by(data: Any, count: int) -> None:

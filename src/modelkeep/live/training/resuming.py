@@ -69,13 +69,22 @@ class Resumption:
         mapped = self.blobs.map(network_tensors(self.manifest, optimizer=bool(getattr(model, "compiled", False))))
         restore_into(model, self.manifest, self._stored.part, mapped.views)
 
+    def check_optimizers(self, optimizers: Optimizers) -> None:
+        """Raise NotFaithful where these are not the optimizers that were kept beside the model's own."""
+        kept = {path.removeprefix(f"{OTHERS}/") for path in self.value["optimizers"] if path.startswith(f"{OTHERS}/")}
+        if kept != optimizers.keys():
+            raise NotFaithful(
+                "these are not the optimizers that were kept",
+                found=", ".join(sorted(optimizers)) or "none",
+                expected=", ".join(sorted(kept)) or "none",
+                hint="give the same ones to save and restore: optimizers={'name': optimizer}",
+            )
+
     def put_back_optimizers(self, model: keras.Model, optimizers: Optimizers) -> None:
         """Give optimizers that the model was not compiled with their state. Raises NotFaithful where they differ."""
         targets = self.value["optimizers"]
         for name, optimizer in optimizers.items():
             path = f"{OTHERS}/{name}"
-            if path not in targets:
-                raise NotFaithful(f"no optimizer {name!r} was kept", expected=", ".join(_others(targets)) or "none")
             if not optimizer.built and targets[path] is not None:
                 weights = inventory(internals.walk(model)).variables
                 optimizer.build([weights[target] for target in targets[path]])
@@ -105,11 +114,7 @@ class Resumption:
 def _differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str]]:
     """The innermost places where two configs differ, and their values there."""
     if isinstance(was, dict) and isinstance(now, dict):
-        for name in sorted(was.keys() | now.keys()):
+        for name in sorted((was.keys() | now.keys()) - {"name"}):  # names may be automatic, and decide nothing
             yield from _differences(was.get(name), now.get(name), (*path, name))
     elif was != now:
         yield ".".join(part for part in path if part != "config"), json.dumps(was), json.dumps(now)
-
-
-def _others(targets: Mapping[str, Any]) -> list[str]:
-    return [path.removeprefix(f"{OTHERS}/") for path in targets if path.startswith(f"{OTHERS}/")]
