@@ -11,21 +11,29 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
+import modelkeep as mk
 from modelkeep.curves import Curves
 from modelkeep.errors import (
     CheckpointNotFound,
     Conflict,
     IntegrityError,
     InvalidRef,
+    ModelNotFound,
     RunNotFound,
     StorageError,
+    StoreNotFound,
+    UnsafeContent,
+    UsageError,
+    VersionNotFound,
 )
 from modelkeep.gc import gc
+from modelkeep.keep import Keep
 from modelkeep.manifest import decode
 from modelkeep.manifest import encode as encode_manifest
 from modelkeep.registry import Registry
 from modelkeep.retention import Retention
-from modelkeep.runs import Progress, Runs
+from modelkeep.runs import Progress, Runs, version_of
+from modelkeep.storage import marker
 from modelkeep.storage.blobs import Blobs, blob_key
 from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.memory import MemoryStore
@@ -246,6 +254,17 @@ def test_a_blob_that_other_checkpoints_of_the_run_need_stays(store: MemoryStore,
     assert digest_of(b"first") not in blobs_of(store)
 
 
+def test_a_blob_that_a_later_checkpoint_took_over_as_it_was_stays(store: MemoryStore, runs: Runs) -> None:
+    """Its time is still the one it was created with."""
+    first = add(store, "r", 1, b"frozen", runs=runs)
+    manifest = replace(runs.manifest(first), version=version_of(2))
+    digest, _ = Blobs(store).put_new(encode_manifest(manifest))
+    again = replace(first, step=2, number=0, manifest=digest, created_blobs={})
+    runs.add(again, fresh_since=time.monotonic())
+    runs.prune("r", Retention(last=1))
+    assert blobs_of(store) == {digest, digest_of(b"frozen")}
+
+
 def test_a_dry_run_tells_what_would_go(store: MemoryStore, runs: Runs) -> None:
     for step in (1, 2):
         add(store, "r", step, b"weights %d" % step, runs=runs)
@@ -376,3 +395,89 @@ def test_without_a_word_the_best_has_the_least_validation_loss_or_else_loss(stor
     add(store, "s", 1, runs=runs, metrics={"mae": 1.0})
     with pytest.raises(CheckpointNotFound, match="whose metric tells the best"):
         runs.find("s", "best")
+
+
+# --- through the front door
+
+
+@pytest.fixture
+def keep(store: MemoryStore) -> Keep:
+    marker.ensure(store)
+    for step, loss in ((10, 0.5), (20, 0.25), (30, 0.75)):
+        add(store, "m-run", step, b"weights %d" % step, metrics={"loss": loss})
+    return mk.open(store)
+
+
+def test_runs_are_listed_pruned_and_deleted(keep: Keep, store: MemoryStore) -> None:
+    (run,) = keep.runs()
+    assert run.name == "m-run"
+    assert [checkpoint.step for checkpoint in keep.run("m-run").checkpoints] == [10, 20, 30]
+    assert [c.step for c in keep.prune("m-run", keep_best="loss", dry_run=True).kept] == [20, 30]
+    assert [c.step for c in keep.prune("m-run", keep_best="loss").kept] == [20, 30]
+    keep.delete("m-run@20")
+    assert [c.step for c in keep.delete_run("m-run").dropped] == [30]
+    assert keep.runs() == []
+    assert blobs_of(store) == set()
+
+
+def test_what_a_prune_leaves_must_be_said(keep: Keep) -> None:
+    with pytest.raises(UsageError, match="say which checkpoints stay"):
+        keep.prune("m-run")
+
+
+def test_a_checkpoint_s_deletion_has_no_reason_to_be_kept(keep: Keep) -> None:
+    with pytest.raises(UsageError, match="leave the reason out"):
+        keep.delete("m-run@10", reason="too old")
+
+
+def test_checkpoints_are_checked_by_their_step(keep: Keep, store: MemoryStore) -> None:
+    report = keep.verify("m-run@20")
+    assert report.ok
+    assert report.title == "verify m-run@20"
+    store.delete(blob_key(digest_of(b"weights 30")))
+    assert not keep.verify("m-run@last").ok
+    assert keep.verify("m-run@best").title == "verify m-run@20"
+
+
+def test_checkpoints_are_compared_by_their_steps_and_with_versions(keep: Keep, store: MemoryStore) -> None:
+    publish(Registry(store), "m", tensors=[b"weights 10"], kind="weights")
+    found = keep.diff("m-run@10", "m-run@last")
+    assert (found.old, found.new, len(found["weights"].changes)) == ("m-run@10", "m-run@30", 1)
+    against = keep.diff("m-run@10", "m")
+    assert (against.new, against["weights"].changes) == ("m:1.0.0", ())
+
+
+def test_an_alias_and_a_run_of_one_name_are_told_apart_or_asked_about(keep: Keep, store: MemoryStore) -> None:
+    publish(Registry(store), "m-run")
+    assert keep.verify("m-run@last").title == "verify m-run@30"
+    keep.promote("m-run:1.0.0", "last")
+    with pytest.raises(UsageError, match=r"an alias of a model and a checkpoint of a run\n.*m-run:1.0.0"):
+        keep.verify("m-run@last")
+    publish(Registry(store), "other")
+    keep.promote("other:1.0.0", "best")
+    assert keep.verify("other@best").title == "verify other:1.0.0"
+
+
+def test_a_checkpoint_is_no_version(keep: Keep) -> None:
+    for verb in (keep.resolve, keep.yank, lambda ref: keep.promote(ref, "production")):
+        with pytest.raises(VersionNotFound, match=r"m-run@10 is a checkpoint.*\n.*modelkeep publish m-run@10 NAME"):
+            verb("m-run@10")
+
+
+def test_what_no_run_has_is_not_found(keep: Keep) -> None:
+    for ref, error in (("m-run@11", CheckpointNotFound), ("x@1", RunNotFound), ("x@best", ModelNotFound)):
+        with pytest.raises(error):
+            keep.verify(ref)
+    with pytest.raises(StoreNotFound):
+        mk.open(MemoryStore()).runs()
+
+
+def test_nobody_signs_checkpoints(keep: Keep) -> None:
+    with pytest.raises(UnsafeContent, match=r"m-run@10 is a checkpoint, which nobody signs\n.*modelkeep publish"):
+        keep.verify("m-run@10", signature=True)
+
+
+def test_only_a_checkpoint_is_published(keep: Keep, store: MemoryStore) -> None:
+    publish(Registry(store), "m")
+    with pytest.raises(UsageError, match=r"not a checkpoint: found 'm:1\.0\.0', expected run@step"):
+        keep.publish("m:1.0.0", "other")
