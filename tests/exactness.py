@@ -172,6 +172,8 @@ def first_difference(expected: Any, found: Any, where: str = "") -> str:
         return next(
             first_difference(expected[k], found[k], f"{where}/{k}") for k in expected if expected[k] != found[k]
         )
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return f"{where} has {sorted(found.keys() - expected.keys())}, not {sorted(expected.keys() - found.keys())}"
     return f"{where or 'it'} is {str(found)[:200]}, not {str(expected)[:200]}"
 
 
@@ -323,8 +325,7 @@ def _recorder(run: _Telling) -> Any:
             self.epoch = state["epoch"]
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch = epoch
-            run.tell("epoch_begin", epoch)
+            self.epoch = epoch  # told with what follows: an epoch that is gone on with begins once more
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             run.tell("train_batch_begin", self.epoch, batch)
@@ -364,7 +365,7 @@ def digests(model: Any) -> dict[str, str]:
     variables = [*model.variables, *optimizer, *model.metrics_variables]
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     return {
-        f"{index} {variable.path}": hashlib.sha256(str(value.dtype).encode() + value.tobytes()).hexdigest()
+        f"{index} {variable.name}": hashlib.sha256(str(value.dtype).encode() + value.tobytes()).hexdigest()
         for index, (variable, value) in enumerate(zip(variables, values, strict=True))
     }
 
