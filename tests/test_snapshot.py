@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
+
 from modelkeep.errors import UsageError
 from modelkeep.live import internals
 from modelkeep.live.capture import TORCH_RNG, capture
