@@ -1,4 +1,4 @@
-"""Train a sentiment classifier and keep it: refuse, save, verify, promote, improve, compare, export, roll back.
+"""Train a sentiment classifier and keep it: refuse, save, verify, promote, resume, compare, export, roll back.
 
 Run by ``make demo``; asks nothing, takes about a minute and a half on two cores. What it keeps is in
 ``./models`` (or $MODELKEEP_STORE) afterwards, and a second run goes on from there with higher versions.
@@ -7,12 +7,14 @@ Run by ``make demo``; asks nothing, takes about a minute and a half on two cores
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -64,6 +66,28 @@ def improved() -> keras.Model:
     )
 
 
+class TakeAway(keras.callbacks.Callback):
+    """Ends the process after so many steps, as whoever lends a machine does."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def get_state(self) -> int:
+        """What a checkpoint keeps of this callback."""
+        return self.after
+
+    def set_state(self, after: int) -> None:
+        """Take it back."""
+        self.after = after
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        """Count."""
+        self.after -= 1
+        if self.after == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> None:
     """The whole story, step by step."""
     began = time.perf_counter()
@@ -77,6 +101,9 @@ def main() -> None:
 
     def train_on(model: keras.Model, samples: int, epochs: int) -> dict[str, float]:
         model.fit(x[train][:samples], y[train][:samples], epochs=epochs, batch_size=64, verbose=0)
+        return scores(model)
+
+    def scores(model: keras.Model) -> dict[str, float]:
         return {k: round(v, 4) for k, v in model.evaluate(x[test], y[test], return_dict=True, verbose=0).items()}
 
     keep = mk.open(STORE, actor="demo")
@@ -117,11 +144,23 @@ def main() -> None:
     with step("Promote it to production"):
         keep.promote(first.ref, to="production", reason="the first that passes")
 
-    model = improved()
-    averaged = keras.optimizers.Adam(use_ema=True, name="adam")
-    model.compile(averaged, "binary_crossentropy", metrics=["accuracy"])
-    with step("Train an improved network: dropout, averaged weights, three epochs"):
-        metrics = train_on(model, samples=len(x), epochs=3)
+    def train_improved(*callbacks: keras.callbacks.Callback) -> keras.Model:
+        model = improved()
+        model.compile(keras.optimizers.Adam(use_ema=True, name="adam"), "binary_crossentropy", metrics=["accuracy"])
+        run = keep.checkpoints(f"sentiment-run-{begun}", every_epochs=1)
+        run.fit(model, x[train], y[train], epochs=3, batch_size=64, verbose=0, callbacks=callbacks)
+        return model
+
+    begun = f"{datetime.now():%Y%m%d-%H%M%S}"
+    with step("Train an improved network under checkpoints: dropout, averaged weights; ended in its second epoch"):
+        try:
+            train_improved(TakeAway(after=200))
+        except SystemExit as ended:
+            say(f"ended by SIGTERM, exit code {ended.code}, as a spot instance is")
+            say(modelkeep("checkpoints", f"sentiment-run-{begun}"))
+    with step("Start it again: it goes on with the very next step, to the bit"):
+        model = train_improved()
+        metrics = scores(model)
         say(f"accuracy {metrics['accuracy']:.3f}, loss {metrics['loss']:.3f}")
     with step("Keep it as the next version, and compare"):
         second = keep.save(
@@ -161,6 +200,7 @@ def main() -> None:
         f"verify {second.ref} --live",
         f"promote {second.ref} production",
         "history sentiment",
+        f"watch sentiment-run-{begun} --once",
         "export sentiment@production saved_model --to serving/1",
         "inspect serving/1",
     ):

@@ -230,13 +230,15 @@ class Checkpoints:
         resumption.check_optimizers(optimizers or {})
         resumption.put_back(model)
         resumption.put_back_optimizers(model, optimizers or {})
-        randomness.restore(resumption.value["random"])
+        findings = randomness.restore(resumption.value["random"])
+        for finding in findings:
+            self._say(finding)
         self._curves, self._step, self._epoch = resumption.curves, resumption.standing.step, resumption.standing.epoch
         self._close_keeper()
         self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
         origins.note(model, origins.Trained(resumption.checkpoint.ref))
         standing = resumption.standing
-        return Restored(standing.step, standing.epoch, resumption.value["extra"], resumption.checkpoint)
+        return Restored(standing.step, standing.epoch, resumption.value["extra"], resumption.checkpoint, findings)
 
     def _is_due(self, step: int, epoch: int) -> bool:
         if epoch > self._epoch and self._schedule.after_epoch(epoch):

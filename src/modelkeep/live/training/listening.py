@@ -124,7 +124,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         if self._resumption is not None and not self._resumption.standing.step_in_epoch:
             self._put_back(self._resumption)
             self.model.reset_metrics()  # as `fit` had just done
-            randomness.restore(self._resumption.value["random"])
+            self._say_all(randomness.restore(self._resumption.value["random"]))
             self._resumption = None
         self._random_at_epoch = randomness.capture()
 
@@ -319,7 +319,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._skip_to = 0
         self._call(self._all)
         self._random_after_steps = self._resumption.value["random"]
-        randomness.restore(self._random_after_steps)
+        self._say_all(randomness.restore(self._random_after_steps))
         self._resumption = None
 
     def _wrap_train_function(self) -> None:
