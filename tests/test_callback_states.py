@@ -272,7 +272,7 @@ def test_arguments_of_the_constructor_are_those_of_who_resumes() -> None:
 def test_a_state_that_cannot_be_kept_is_refused_by_its_path() -> None:
     counting = Counting()
     counting.seen = [object()]  # type: ignore[list-item]
-    with pytest.raises(UsageError, match="0/1/own/0 cannot be kept"):
+    with pytest.raises(UsageError, match="0/2/own/0 cannot be kept"):
         state.pack(capture_all([counting]))
 
 
@@ -322,33 +322,51 @@ def test_what_will_not_come_back_is_said_beforehand(tmp_path: Path) -> None:
 # --- another list than before
 
 
-def stopping(wait: int) -> keras.callbacks.Callback:
-    callback = keras.callbacks.EarlyStopping()
+def stopping(wait: int, **arguments: Any) -> keras.callbacks.Callback:
+    callback = keras.callbacks.EarlyStopping(**arguments)
     callback.wait = wait
     return callback
 
 
-def checks(findings: tuple[Finding, ...]) -> list[str]:
-    return [finding.check for finding in findings]
+def told_of(findings: tuple[Finding, ...]) -> list[tuple[str, str]]:
+    return [(finding.check, finding.subject) for finding in findings]
 
 
-def test_a_callback_that_moved_is_found_by_its_class() -> None:
+def test_a_callback_is_found_wherever_it_stands() -> None:
     moved, new = stopping(0), keras.callbacks.ReduceLROnPlateau()
-    assert checks(restore_all([new, moved], capture_all([stopping(3)]))) == ["callback-new"]
+    findings = restore_all([new, moved], capture_all([stopping(3)]))
+    assert told_of(findings) == [("callback-new", "ReduceLROnPlateau of val_loss")]
     assert moved.wait == 3
 
 
-def test_a_state_is_never_given_to_another_of_the_same_class() -> None:
-    left = stopping(0)
-    saved = capture_all([stopping(3), stopping(5)])
-    assert checks(restore_all([Counting(), left], saved)) == ["callback-new", "callback-gone"]
-    assert left.wait == 5
-    saved = capture_all([Counting(), stopping(3), stopping(5)])
-    assert checks(restore_all([left], saved)) == ["callback-new", *["callback-gone"] * 3]
-    assert left.wait == 5
+def test_two_of_a_class_are_told_apart_by_their_arguments() -> None:
+    saved = capture_all([stopping(1, patience=1), stopping(2, patience=2), stopping(3, monitor="loss")])
+    one, two, three = stopping(0, monitor="loss"), stopping(0, patience=2), stopping(0, patience=1)
+    assert restore_all([one, two, three], saved) == ()
+    assert (one.wait, two.wait, three.wait) == (3, 2, 1)
+    left = stopping(0, patience=2)
+    findings = restore_all([left], saved)
+    assert told_of(findings) == [("callback-gone", f"EarlyStopping of {name}") for name in ("val_loss", "loss")]
+    assert left.wait == 2
+
+
+def test_arguments_may_change_where_it_is_clear_who_is_meant() -> None:
+    one, two = stopping(0, patience=7), stopping(0, patience=2)
+    assert restore_all([one, two], capture_all([stopping(1, patience=1), stopping(2, patience=2)])) == ()
+    assert (one.wait, two.wait) == (1, 2)
+    neither = stopping(0, patience=9)
+    findings = restore_all([neither], capture_all([stopping(1, patience=1), stopping(2, patience=2)]))
+    assert [check for check, _ in told_of(findings)] == ["callback-new", "callback-gone", "callback-gone"]
+    assert neither.wait == 0
 
 
 def test_what_is_gone_or_new_and_remembers_nothing_is_not_worth_a_word() -> None:
     plain = keras.callbacks.LambdaCallback()
     assert restore_all([stopping(0), plain], capture_all([stopping(1)])) == ()
     assert restore_all([stopping(0)], capture_all([stopping(1), plain])) == ()
+
+
+def test_a_callback_that_no_longer_takes_its_state_back_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = capture_all([Counting()])
+    monkeypatch.delattr(Counting, "set_state")
+    assert told_of(restore_all([Counting()], saved)) == [("callback-state-dropped", "Counting")]

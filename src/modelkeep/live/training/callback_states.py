@@ -1,11 +1,9 @@
 """States of callbacks: what they remember from one epoch to the next.
 
-Three ways, the first that fits:
-
-* a callback with ``get_state()`` and ``set_state(value)``, values as ``state.pack`` takes them, tells its own;
-* of Keras' own callbacks what is below, and of subclasses of them their further plain attributes, too, except those
-  that are named like an argument of the constructor: that is configuration, and who resumes may give another;
-* of any other nothing is kept. :class:`Watched` notices if that would have mattered.
+* A callback with ``get_state()`` and ``set_state(value)``, values as ``state.pack`` takes them, tells its own.
+* Of Keras' own callbacks what is below is kept, and of subclasses of them their further plain attributes, too, except
+  those that are named like an argument of the constructor: that is configuration, and who resumes may give another.
+* Of any other nothing is kept. :class:`Watched` notices if that would have mattered.
 
 What is not a callback's own attribute (learning rates are the optimizer's variables) is not kept here.
 """
@@ -83,6 +81,9 @@ def restore(callback: Callback, value: dict[str, Any]) -> tuple[Finding, ...]:
         setattr(callback, name, content)
     if "own" in value and _tells(callback):
         callback.set_state(value["own"])
+    elif "own" in value:
+        message = "told its state when the checkpoint was written, and has no set_state now: it is dropped"
+        findings.append(Finding("callback-state-dropped", Severity.WARNING, message, _kind(callback)))
     return tuple(findings)
 
 
@@ -90,32 +91,47 @@ def restore(callback: Callback, value: dict[str, Any]) -> tuple[Finding, ...]:
 
 
 def capture_all(callbacks: Sequence[Callback]) -> list[list[Any]]:
-    """The states of a list, in order: ``[class, state]`` each."""
-    return [[_name(callback), capture(callback)] for callback in callbacks]
+    """The states of a list, in order: ``[kind, digest of the arguments, state]`` each."""
+    return [[_kind(callback), _configuration(callback), capture(callback)] for callback in callbacks]
 
 
 def restore_all(callbacks: Sequence[Callback], saved: Sequence[Sequence[Any]]) -> tuple[Finding, ...]:
     """Give each callback its own of the states that :func:`capture_all` told, and say which found no other half.
 
-    A state goes to the callback of the same class in the same place, or to the only one of a class that had only one.
+    A state goes to the callback of the same kind with the same arguments; what is left to callbacks of the same kind,
+    if there are as many of them. So none is given to another when the list is in another order, longer or shorter.
     """
-    now, then = [_name(callback) for callback in callbacks], [name for name, _ in saved]
-    places = {place: place for place, name in enumerate(now) if then[place : place + 1] == [name]}
-    for place, name in enumerate(now):
-        if place not in places and now.count(name) == then.count(name) == 1:
-            places[place] = then.index(name)
     findings: list[Finding] = []
-    for place in range(len(now)):
-        if place in places and (value := saved[places[place]][1]) is not None:
-            findings += restore(callbacks[place], value)
-        elif place not in places and capture(callbacks[place]) is not None:
-            message = "was not in this place when the checkpoint was written: it begins anew"
-            findings.append(Finding("callback-new", Severity.WARNING, message, now[place], {"place": place}))
-    for place in sorted(set(range(len(then))) - set(places.values())):
-        if saved[place][1] is not None:
-            message = "was in this place when the checkpoint was written: what it remembered is dropped"
-            findings.append(Finding("callback-gone", Severity.WARNING, message, then[place], {"place": place}))
+    places = _matched(
+        [(_kind(callback), _configuration(callback)) for callback in callbacks], [one[:2] for one in saved]
+    )
+    for place, callback in enumerate(callbacks):
+        value = saved[places[place]][2] if place in places else None
+        if value is not None:
+            findings += restore(callback, value)
+        elif capture(callback) is not None:
+            message = "the checkpoint knows none like it: it begins anew"
+            findings.append(Finding("callback-new", Severity.WARNING, message, _kind(callback), {"place": place}))
+    for place in sorted(set(range(len(saved))) - set(places.values())):
+        kind, _, value = saved[place]
+        if value is not None:
+            message = "there is none like it now: what it remembered is dropped"
+            findings.append(Finding("callback-gone", Severity.WARNING, message, kind, {"place": place}))
     return tuple(findings)
+
+
+def _matched(now: Sequence[Sequence[str]], then: Sequence[Sequence[str]]) -> dict[int, int]:
+    """Places in ``now`` to places in ``then``; both hold kinds and configurations."""
+    places: dict[int, int] = {}
+    for parts in (2, 1):  # by both, then by kind alone
+        groups: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
+        for side, (ones, done) in enumerate(((now, set(places)), (then, set(places.values())))):
+            for place in sorted(set(range(len(ones))) - done):
+                groups.setdefault(tuple(ones[place][:parts]), ([], []))[side].append(place)
+        for here, there in groups.values():
+            if len(here) == len(there):
+                places.update(zip(here, there, strict=True))
+    return places
 
 
 # --- what cannot be kept
@@ -123,7 +139,7 @@ def restore_all(callbacks: Sequence[Callback], saved: Sequence[Sequence[Any]]) -
 
 def doubts(callback: Callback) -> tuple[Finding, ...]:
     """What is known beforehand: that a callback's state will not, or not fully, come back."""
-    name = _name(callback)
+    name = _kind(callback)
     if isinstance(callback, keras.callbacks.BackupAndRestore):
         message = "two keepers for one training: the checkpoints of this run count, leave this callback out"
         return (Finding("two-keepers", Severity.WARNING, message, name),)
@@ -161,7 +177,7 @@ class Watched:
                 self._said.add(place)
                 message = f"{several(changed)} changed, and no checkpoint holds it: add get_state and set_state"
                 details = {"attributes": changed}
-                found.append(Finding("callback-not-kept", Severity.WARNING, message, _name(callback), details))
+                found.append(Finding("callback-not-kept", Severity.WARNING, message, _kind(callback), details))
         return tuple(found)
 
 
@@ -201,9 +217,18 @@ def _may_remember(function: Any) -> bool:
 # --- what is whose
 
 
-def _name(callback: Callback) -> str:
-    cls = type(callback)
-    return f"{cls.__module__}.{cls.__qualname__}"
+def _kind(callback: Callback) -> str:
+    """The class, and the metric that it monitors; modules have other names when they are run as scripts."""
+    name, monitored = type(callback).__qualname__, vars(callback).get("monitor")
+    return f"{name} of {monitored}" if isinstance(monitored, str) else name
+
+
+def _configuration(callback: Callback) -> str:
+    """A digest of the arguments that the callback was made with, as far as they are plain and it holds them."""
+    # Keras turns the sign of `min_delta` while training.
+    names = sorted((set(vars(callback)) & _arguments(callback.__class__)) - {"min_delta"})
+    held = {name: vars(callback)[name] for name in names}
+    return state.digest({name: value for name, value in held.items() if state.is_plain(value)})
 
 
 def _tells(callback: Callback) -> bool:
