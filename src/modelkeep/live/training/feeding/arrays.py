@@ -37,7 +37,7 @@ class ArrayFeed(FetchedFeed):
         self._shuffle = shuffle
         self._seed = seed
         self._order: tuple[int, Array] | None = None
-        self._counter: Any = None
+        self._from = Cursor()  # where the step under way takes its first batch, under TensorFlow
 
     def order(self, number: int) -> Array:
         """The samples of a pass in the order they come in, int64, shape ``(samples,)``."""
@@ -59,15 +59,8 @@ class ArrayFeed(FetchedFeed):
 
     # --- position
 
-    @property
-    def cursor(self) -> Cursor:
-        """How far the data has been fetched; TensorFlow's pipeline counts by itself."""
-        if self._counter is not None and self._training:
-            self._cursor = Cursor(self._cursor.passes, int(self._counter.numpy()))
-        return self._cursor
-
     def _state(self) -> Position:
-        at = self.cursor
+        at = self._cursor
         return {
             "seed": self._seed,
             "samples": self._samples_total,
@@ -78,8 +71,7 @@ class ArrayFeed(FetchedFeed):
 
     def _restore(self, position: Position) -> tuple[Finding, ...]:
         self._seed = position["seed"]
-        self._order = None
-        self._recount()
+        self._order, self._from = None, self._cursor
         names = ("samples", "batch_size", "shuffle")
         now = {**self._state(), "digest": None}
         other = {name: (now[name], position[name]) for name in names if now[name] != position[name]}
@@ -98,8 +90,7 @@ class ArrayFeed(FetchedFeed):
                 hint="give fit the same arrays and batch_size, or begin a new run",
             )
         if at.index:
-            self._cursor = Cursor(at.passes + 1)
-            self._recount()
+            self._cursor = self._from = Cursor(at.passes + 1)
         message = (
             f"the data is not what it was: found {found}, expected {expected}; training goes on with what it is now"
         )
@@ -142,17 +133,11 @@ class ArrayFeed(FetchedFeed):
         return map(internals.as_torch, self._after_placeholders(self._batches_of("torch")))
 
     def get_tf_dataset(self) -> Any:
-        """A pipeline in TensorFlow's graph. It may gather ahead within a pass: the order is known, nothing is drawn.
-
-        What was fetched is counted where the batches leave it.
-        """
+        """A pipeline in TensorFlow's graph. It gathers ahead within a pass: the order is known, nothing is drawn."""
         import tensorflow as tf
 
         tensors = keras.tree.lists_to_tuples(internals.sliceable(self._arrays, "tensorflow"))
         size, rest = self._adapter.batch_size, self._adapter.partial_batch_size or 0
-        with tf.device("CPU:0"):
-            counter = self._counter = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._recount()
 
         def batches(order: Any) -> Any:
             whole = tf.size(order) // size * size
@@ -164,11 +149,6 @@ class ArrayFeed(FetchedFeed):
             )
             return gathered.prefetch(tf.data.AUTOTUNE)
 
-        def count(*batch: Any) -> Any:
-            with tf.control_dependencies([counter.assign_add(1)]):
-                batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
-            return batch if len(batch) > 1 or isinstance(tensors, tuple) else batch[0]
-
         passes = tf.data.Dataset.from_generator(self._passes, output_signature=tf.TensorSpec([None], tf.int64))
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = (
@@ -176,31 +156,23 @@ class ArrayFeed(FetchedFeed):
         )
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        return passes.flat_map(batches).map(count).with_options(options)
+        return passes.flat_map(batches).with_options(options)
+
+    def around(self, iterator: Any, steps: int = 1) -> None:
+        """TensorFlow takes up to ``steps`` batches from here on, none of them beyond the pass."""
+        if self._cursor.index == self._length():
+            self._next_pass()
+        self._from = self._cursor
+        self._cursor = Cursor(self._from.passes, min(self._from.index + steps, self._length()))
 
     def _passes(self) -> Iterator[Array]:
-        """What is left of the pass at the cursor, then the next where an epoch begins with it."""
+        """What is left of the pass; then, each time a step begins with another pass, all of that."""
+        at = self._from if self._from.index < self._length() else Cursor(self._from.passes + 1)
         while True:
-            at = self.cursor
-            if at.index < self._adapter.num_batches:
-                yield self.order(at.passes)[at.index * self._adapter.batch_size :]
-            elif not self._next_pass():
+            yield self.order(at.passes)[at.index * self._adapter.batch_size :]
+            if self._from.passes == at.passes:
                 return
-
-    def _next_pass(self) -> bool:
-        goes_on = super()._next_pass()
-        self._recount()
-        return goes_on
-
-    def _recount(self) -> None:
-        if self._counter is not None:
-            self._counter.assign(self._cursor.index)
-
-    def on_epoch_end(self) -> None:
-        """Keras ends an epoch; or is about to begin training, and may have looked at a batch."""
-        if not self._training:
-            self._recount()
-        super().on_epoch_end()
+            at = self._from
 
     def _length(self) -> int:
         return int(self._adapter.num_batches)

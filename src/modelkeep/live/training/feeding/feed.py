@@ -56,7 +56,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
 
     def position(self) -> Position:
         """Where the feed stands after the last batch that was fetched."""
-        at, began = self.cursor, self._epoch_began_at
+        at, began = self._cursor, self._epoch_began_at
         return {
             "kind": self.kind,
             "at": [at.passes, at.index],
@@ -83,13 +83,11 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         self._within_epoch = position["within_epoch"]
         return self._restore(position)
 
-    def around(self, iterator: Any) -> None:
-        """What ``train_function`` is about to be given under TensorFlow, for data whose position lies in there."""
+    def around(self, iterator: Any, steps: int = 1) -> None:
+        """``train_function`` is about to take ``steps`` batches (``steps_per_execution``) out of ``iterator``.
 
-    @property
-    def cursor(self) -> Cursor:
-        """How far the data has been fetched."""
-        return self._cursor
+        Before each call: TensorFlow takes batches in its graph, where nobody else counts them.
+        """
 
     @abstractmethod
     def _state(self) -> Position:
@@ -111,7 +109,7 @@ class Feed(internals.DataAdapter):  # type: ignore[misc]
         """Keras begins an epoch, or looks at a batch before the first."""
         if self._training and not self._within_epoch:
             self._within_epoch = True
-            self._epoch_began_at = self.cursor
+            self._epoch_began_at = self._cursor
             self._epoch_begins()
 
     def on_epoch_end(self) -> None:
@@ -219,9 +217,9 @@ class FetchedFeed(Feed):
 
     def _next_pass(self) -> bool:
         """Whether the data goes on with another pass now that one has ended."""
-        if self.cursor != self._epoch_began_at or not self.cursor.index:
+        if self._cursor != self._epoch_began_at or not self._cursor.index:
             return False  # the epoch ends with the pass; or the pass was empty, and so are all
-        self._cursor = self._epoch_began_at = Cursor(self.cursor.passes + 1)
+        self._cursor = self._epoch_began_at = Cursor(self._cursor.passes + 1)
         return True
 
 

@@ -74,8 +74,7 @@ class IteratorFeed(FetchedFeed):
         count = self._consumed(position)
         if count and self._fast_forward:
             self._to_pass_by = count
-            message = f"{count} batches are made and thrown away, to go on where training stood"
-            return (Finding("data-fast-forward", Severity.NOTE, message, type(self._source).__name__),)
+            return (passed_by(count, self._source),)
         return (self._cannot(),) if count else ()
 
     def _consumed(self, position: Position) -> int:
@@ -136,6 +135,12 @@ class IteratorFeed(FetchedFeed):
 
     def _length(self) -> int | None:
         return self._known_length
+
+
+def passed_by(count: int, source: Any) -> Finding:
+    """What is said of batches that are consumed for nothing."""
+    message = f"{count} batches are made and thrown away, to go on where training stood"
+    return Finding("data-fast-forward", Severity.NOTE, message, type(source).__name__)
 
 
 def _standard(batch: Any) -> Batch:

@@ -16,7 +16,7 @@ import numpy as np
 from modelkeep.live import internals
 from modelkeep.live.arrays import Array
 from modelkeep.live.training.feeding.feed import Cursor, Feed, Position
-from modelkeep.live.training.feeding.iterators import IteratorFeed
+from modelkeep.live.training.feeding.iterators import IteratorFeed, passed_by
 from modelkeep.report import Finding, Severity
 
 _NOT_KEPT = frozenset({"GeneratorDataset"})
@@ -135,7 +135,7 @@ class _Passes:
 class DatasetFeed(Feed):
     """A ``tf.data.Dataset`` under TensorFlow, whose ``train_function`` takes batches out of an iterator by itself.
 
-    Of a dataset that TensorFlow cannot checkpoint the batches are counted as they leave it.
+    Of a dataset that TensorFlow cannot checkpoint the batches are counted.
     """
 
     kind: ClassVar[str] = "tf.data"
@@ -149,39 +149,31 @@ class DatasetFeed(Feed):
         self._dataset = dataset
         self._fast_forward = fast_forward
         self.findings = examine(dataset, fast_forward=fast_forward)
-        self._counter = _counter() if any(one.check == "data-not-restored" for one in self.findings) else None
-        self._passes = _Passes(dataset if self._counter is None else _counted(dataset, self._counter))
+        self._is_kept = not any(one.check == "data-not-restored" for one in self.findings)
+        self._passes = _Passes(dataset)
         self._used = False  # whether a step took from the iterator of this pass
         self._handed_out = True  # whether Keras has seen an iterator that was put back
 
     # --- position
 
     def _state(self) -> Position:
-        if self._counter is None:
-            return {"passes": self._passes.save(), "used": self._used}
-        return {"batches": int(self._counter.numpy()) if self._used else 0, "used": self._used}
+        return {"passes": self._passes.save() if self._is_kept else None, "used": self._used}
 
     def _restore(self, position: Position) -> tuple[Finding, ...]:
         self._used, self._handed_out = position["used"], False
-        if self._counter is None:
+        if self._is_kept:
             self._passes.load(position["passes"])
             return ()
-        count = position["batches"]
-        to_pass_by = count if self._fast_forward else 0
-        self._passes.now = iter(_counted(self._dataset.skip(to_pass_by), self._counter))
-        self._counter.assign(to_pass_by)
+        count = self._cursor.index if self._used else 0
+        self._passes.now = iter(self._dataset.skip(count if self._fast_forward else 0))
         if count and self._fast_forward:
-            message = f"{count} batches are made and thrown away, to go on where training stood"
-            return (Finding("data-fast-forward", Severity.NOTE, message, type(self._dataset).__name__),)
+            return (passed_by(count, self._dataset),)
         return self.findings if count else ()
 
-    def around(self, iterator: Any) -> None:
-        """A step takes its batches from the newest iterator."""
-        if iterator is self._passes.now and not self._used:
-            self._used = True
-            if self._counter is not None:
-                self._counter.assign(0)
-        self._cursor = Cursor(self._cursor.passes, self._cursor.index + 1)
+    def around(self, iterator: Any, steps: int = 1) -> None:
+        """TensorFlow takes batches from the iterator of this pass."""
+        self._used = True
+        self._cursor = Cursor(self._cursor.passes, self._cursor.index + steps)
 
     # --- what Keras asks for
 
@@ -220,27 +212,6 @@ class DatasetFeed(Feed):
 def _cardinality(dataset: Any) -> int | None:
     count = int(dataset.cardinality())
     return count if count >= 0 else None
-
-
-def _counter() -> Any:
-    import tensorflow as tf
-
-    with tf.device("CPU:0"):
-        return tf.Variable(0, dtype=tf.int64, trainable=False)
-
-
-def _counted(dataset: Any, counter: Any) -> Any:
-    """The same dataset, which counts its batches as they leave it."""
-    import tensorflow as tf
-
-    def count(*batch: Any) -> Any:
-        with tf.control_dependencies([counter.assign_add(1)]):
-            batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
-        return batch if isinstance(dataset.element_spec, tuple) else batch[0]
-
-    options = tf.data.Options()
-    options.experimental_optimization.inject_prefetch = False  # what is fetched ahead would be counted
-    return dataset.map(count).with_options(options)
 
 
 def _giving(dataset: Any, iterator: Any) -> Any:
