@@ -198,10 +198,11 @@ def test_tensors_that_do_not_agree_are_all_named(keep):
     ]
 
 
-def test_quantized_models_have_no_average(keep):
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantized_models_have_no_average(keep, mode):
     models = [line(1), line(2)]
     for model in models:
-        model.layers[0].quantize("int8")
+        model.layers[0].quantize(mode)
     save(keep, *models)
     with pytest.raises(UsageError, match=r"m:1\.0\.0 is quantized.*\n.*before they are quantized"):
         keep.average(PAIR)

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 Metric: TypeAlias = Callable[[keras.Model], float]
 """How good a model is; more is better."""
 
-_CHUNK = 2**20  # numbers summed at once
+_CHUNK = 2**16  # numbers summed at once, so few that they stay in the cache
 _OF_BEGINNINGS = re.compile(r"\.(?:seed|\w+_initializer)\b")  # in a config: nothing that a trained network computes by
-_QUANTIZED = re.compile(rb'"class_name": ?"\w*(?:Quantized|GPTQ|AWQ)\w*DTypePolicy"')
+_QUANTIZED = re.compile(rb'"class_name": ?"\w*(?:Quantized|Int\d|GPTQ|AWQ)\w*DTypePolicy"')
 
 
 @dataclass(frozen=True)
