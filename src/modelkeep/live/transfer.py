@@ -145,13 +145,12 @@ class Transfer:
     @cached_property
     def report(self) -> Report:
         """All of it as a report; what refuses a transfer is among its failures."""
-        done = "would be copied" if self.dry_run else "copied"
-        counts = [self._summary(fate) for fate in FATES if self._of(fate)]
-        title = f"{self.source} into {self.model}: {', '.join(counts)}"
-        title = title.replace("copied", done, 1)
-        return Report(
-            title, (*self.findings, *(outcome.finding(refused=self.refuses) for outcome in self.outcomes)), NotFaithful
-        )
+        findings = (*self.findings, *(outcome.finding(refused=self.refuses) for outcome in self.outcomes))
+        refused = any(finding.severity is Severity.FAILURE for finding in findings)
+        counts = ", ".join(self._summary(fate) for fate in FATES if self._of(fate))
+        if refused or self.dry_run:
+            counts = counts.replace("copied", "would be copied", 1)
+        return Report(f"{self.source} into {self.model}: {counts}", findings, NotFaithful)
 
     def _summary(self, fate: Fate) -> str:
         found = self._of(fate)
