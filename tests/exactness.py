@@ -46,6 +46,7 @@ class Life:
     by: str = "modelkeep"  # or "keras": plain fit; or fit with one of KERAS
     at: Line | None = None  # the event after which it is killed
     operation: int | None = None  # or how many things it may do to files
+    by_signal: int = signal.SIGKILL
 
     @property
     def log(self) -> Path:
@@ -218,6 +219,10 @@ def _live(life: Life) -> None:
         training = trainings.TRAININGS[life.training]
         with _Telling(life, training.options) as run:
             training.train(run)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except BaseException:  # noqa: BLE001 - whatever it is, the parent tells of it
         traceback.print_exc()
         code = 1
@@ -273,7 +278,7 @@ class _Telling:
         # In one write, past any buffer: a process that is killed has told what it had told.
         os.write(self.log, (json.dumps([*event, exact(values)]) + "\n").encode())
         if list(event) == self.life.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.life.by_signal)
 
     def fit(
         self,
