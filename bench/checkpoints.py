@@ -207,7 +207,7 @@ def disk(folder: Path, size: str, rounds: int) -> None:
     changes = whole - sum(4 * prod(variable.shape) for variable in model.non_trainable_variables)
     count = len(keep.run("run").checkpoints)
     print(
-        f"\n{keras.backend.backend()}: {count} checkpoints of {whole / 1e6:.1f} MB, {changes / 1e6:.1f} of it changing, "
+        f"\n{keras.backend.backend()}: {count} checkpoints of {whole / 1e6:.1f} MB, {changes / 1e6:.1f} of it new, "
         f"take {taken / 1e6:.0f} MB: {taken / (whole + (count - 1) * changes):.3f} x one whole + what changed"
     )
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401 - registers what it does at exit, before this module does
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 Job = Callable[[], object]
+_LET_GO = 0.001  # seconds in which the loop goes on to its next step: a job holds the interpreter's lock for up to 5 ms
 
 
 class Background:
@@ -85,6 +87,7 @@ class Background:
             job = self._jobs.pop()
         except IndexError:
             return
+        time.sleep(_LET_GO)
         try:
             job()
         except BaseException as error:  # noqa: BLE001 - it is raised again where somebody hears it
