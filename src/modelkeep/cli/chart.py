@@ -45,8 +45,13 @@ def draw(line: Series, marks: Series, *, width: int, height: int) -> list[str]:
     for x, y in marks:
         rows[height - 1 - _level(y, low, high, height)][_level(x, left, right, across)] = MARK
     drawn = [f"{labels.get(number, ''):>{margin}} ┤{''.join(row).rstrip()}" for number, row in enumerate(rows)]
-    begin, end = short(left), short(right)
-    return [*drawn, f"{'':{margin + 2}}{begin}{end:>{max(0, across - len(begin))}}"]
+    return [*drawn, f"{'':{margin + 2}}{_axis(short(left), short(right), across)}"]
+
+
+def _axis(begin: str, end: str, across: int) -> str:
+    """The ends of an axis, as far as there is room and they differ."""
+    between = across - len(begin) - len(end)
+    return begin if begin == end or between < 1 else f"{begin}{'':{between}}{end}"
 
 
 def _dotted(levels: Mapping[int, int], across: int, height: int) -> list[list[str]]:
