@@ -47,7 +47,7 @@ def run(
     ema: float | None,
     saving: Mapping[str, Any],
 ) -> Answer:
-    """Average models of one architecture, weight by weight, into a version.
+    """Average models of one architecture into a version.
 
     Each is a version, a checkpoint of a run (run@1200) or a model file; all count alike
     unless --weight or --ema says otherwise. Its lineage names them. Assets, pipeline and

@@ -76,7 +76,7 @@ def run(
     saving: dict[str, Any],
     **terms: Any,
 ) -> Answer:
-    """Move weights into another network, with an account of every one.
+    """Move weights into another network, and account for each.
 
     SOURCE is a version, a checkpoint of a run (run@1200), or a file of any form that
     holds weights; TARGET a version or a model file. Patterns are regular expressions of
