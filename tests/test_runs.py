@@ -179,8 +179,9 @@ def test_what_a_collector_took_before_the_entry_was_written_is_a_conflict(store:
     blobs = Blobs(store)
     unnamed = draft(blobs, "r", 1, {"weights/0": b"weights"})
     store.delete(blob_key(digest_of(b"weights")))
-    with pytest.raises(Conflict, match="1 missing"):
-        runs.add(unnamed)
+    for fresh_since in (None, time.monotonic()):
+        with pytest.raises(Conflict, match="1 missing"):
+            runs.add(unnamed, fresh_since=fresh_since)
     with pytest.raises(RunNotFound):
         runs.checkpoints("r")
 
@@ -423,6 +424,8 @@ def test_runs_are_listed_pruned_and_deleted(keep: Keep, store: MemoryStore) -> N
 def test_what_a_prune_leaves_must_be_said(keep: Keep) -> None:
     with pytest.raises(UsageError, match="say which checkpoints stay"):
         keep.prune("m-run")
+    with pytest.raises(UsageError, match="keep_last is a whole number of checkpoints, from 1: found 0"):
+        keep.prune("m-run", keep_last=0)
 
 
 def test_a_checkpoint_s_deletion_has_no_reason_to_be_kept(keep: Keep) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -323,6 +324,7 @@ class Keep:
         name: str | None = None,
         custom_objects: CustomObjects | None = None,
         trust: Sequence[str] = (),
+        signature: bool | str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Averaged:
         """Average models of one architecture, weight by weight: versions, checkpoints (``run@1200``) or files.
@@ -333,6 +335,7 @@ class Keep:
         not averaged stands in the ``report`` of what this returns, beside the ``model``, which is compiled with an
         optimizer that has not begun, and the assets, pipeline and golden inputs that the models share. ``recalibrate``
         are batches of data, read more than once: statistics of BatchNormalization layers are computed from them.
+        ``custom_objects``, ``trust`` and ``signature`` are as for :meth:`load`.
 
         With a ``name`` the model is published, with what :meth:`save` takes as ``options``; in any case the lineage
         of what is saved of it names its parents. Raises NotFaithful where the weights differ in name, shape or
@@ -347,7 +350,8 @@ class Keep:
             )
         if isinstance(refs, str | os.PathLike):
             raise UsageError("refs are a list", found=repr(refs), hint=f"write [{str(refs)!r}, …]")
-        with ingredients.gathered(refs, self._kept, self._registry.blobs, custom_objects, trust) as found:
+        kept = partial(self._vouched, signature=signature)
+        with ingredients.gathered(refs, kept, self._registry.blobs, custom_objects, trust) as found:
             averaged = averaging.average(found, weights, ema=ema, soup=soup, batches=recalibrate, trust=trust)
         if name is None:
             return averaged
@@ -418,7 +422,11 @@ class Keep:
     def runs(self) -> list[Run]:
         """Every training run, by name."""
         marker.read(self.store)
-        return [self._runs.run(name) for name in self._runs.names()]
+        found = []
+        for name in self._runs.names():
+            with suppress(RunNotFound):  # deleted since it was listed
+                found.append(self._runs.run(name))
+        return found
 
     def run(self, name: str) -> Run:
         """A training run: its checkpoints, the newest and the best of them, its curves, how far it is.
@@ -453,9 +461,6 @@ class Keep:
         if metrics is None:
             metrics = {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)}
         model = self.load(checkpoint.ref, into=into, custom_objects=custom_objects, trust=trust, signature=False).model
-        from modelkeep.live import origins
-
-        origins.note(model, origins.Trained(checkpoint.ref))
         return self.save(model, name, metrics=metrics, **options)
 
     def prune(
@@ -477,7 +482,7 @@ class Keep:
         if (keep_last, keep_best, keep_every) == (None, None, None):
             raise UsageError("say which checkpoints stay", expected="keep_last, keep_best or keep_every")
         marker.read(self.store)
-        retention = Retention(last=keep_last or 1, best=keep_best, every=keep_every)
+        retention = Retention(last=1 if keep_last is None else keep_last, best=keep_best, every=keep_every)
         return self._runs.prune(run, retention, dry_run=dry_run)
 
     def delete_run(self, run: str, step: int | None = None, *, dry_run: bool = False) -> Pruned:
@@ -508,8 +513,8 @@ class Keep:
 
     def _is_run(self, name: str) -> bool:
         try:
-            return bool(self._runs.run(name).checkpoints)
-        except (RunNotFound, InvalidRef):
+            return bool(self._runs.numbers(name))
+        except InvalidRef:
             return False
 
     def _refuse_two(self, name: str, alias: str) -> None:
@@ -549,7 +554,7 @@ class Keep:
         Raises NotFound's kin, IntegrityError, MissingCustomObjects, CannotLoad, UnsafeContent.
         """
         with keras_at_hand():
-            from modelkeep.live import loading
+            from modelkeep.live import loading, origins
 
         checkpoint = self.checkpoint(ref)
         if checkpoint is None:
@@ -561,16 +566,19 @@ class Keep:
             manifest = self._model_of(checkpoint)
         blobs = self._registry.blobs
         if into is not None:
-            return loading.load_into(into, manifest, blobs, verify=verify, progress=self._progress)
-        loaded = loading.load(
-            manifest,
-            blobs,
-            custom_objects=custom_objects,
-            trust=trust,
-            compile=compile,
-            verify=verify,
-            progress=self._progress,
-        )
+            loaded = loading.load_into(into, manifest, blobs, verify=verify, progress=self._progress)
+        else:
+            loaded = loading.load(
+                manifest,
+                blobs,
+                custom_objects=custom_objects,
+                trust=trust,
+                compile=compile,
+                verify=verify,
+                progress=self._progress,
+            )
+        if checkpoint is not None:
+            origins.adopt(loaded.model, manifest.lineage, checkpoint.ref)
         for finding in loaded.findings:
             warnings.warn(f"{_named(manifest, checkpoint)}: {finding.message}", stacklevel=2)
         return loaded
@@ -978,9 +986,9 @@ class Keep:
     # --- looking after
 
     def gc(self, *, grace: timedelta = GRACE, dry_run: bool = False) -> Swept:
-        """Remove blobs that no version refers to and that are older than ``grace``.
+        """Remove blobs that no version and no checkpoint refers to and that are older than ``grace``.
 
-        ``grace`` must be longer than any save takes. Raises IntegrityError's kin where something that may
+        ``grace`` must be longer than any save or checkpoint takes. Raises IntegrityError's kin where something that may
         refer to blobs cannot be read; nothing was removed then.
         """
         from modelkeep.gc import gc
@@ -989,7 +997,7 @@ class Keep:
         return gc(self._registry, grace=grace, dry_run=dry_run, progress=self._progress)
 
     def fsck(self) -> Report:
-        """Check every entry, snapshot, manifest, blob and tensor; tell what is damaged and what that touches."""
+        """Check every entry, snapshot, checkpoint, manifest, blob and tensor; tell what is damaged, and what by it."""
         from modelkeep.fsck import fsck
 
         marker.read(self.store)
@@ -1012,18 +1020,15 @@ class Keep:
             allowed=() if source is None else source.allowed,
         )
 
-    def _kept(self, ref: str) -> tuple[str, Manifest]:
-        """A version, or a checkpoint, with its digest in the name that a lineage calls it."""
-        selector = parse_ref(ref).selector
-        if not isinstance(selector, Step):
+    def _vouched(self, ref: str, *, signature: bool | str | os.PathLike[str] | None) -> tuple[str, Manifest]:
+        """A version, or a checkpoint, as a lineage calls it: with its digest. Signed as far as that is asked for."""
+        checkpoint = self.checkpoint(ref)
+        if checkpoint is None:
             version = self.resolve(ref)
+            self._demand_signature(version, signature, checked=True)
             return f"{version.ref}@{version.digest}", version.manifest
-        from modelkeep.runs import Runs
-
-        marker.read(self.store)
-        runs = Runs(self.store, self._registry.blobs)
-        checkpoint = runs.find(parse_ref(ref).model, selector.step)
-        return f"{ref}@{checkpoint.manifest}", runs.manifest(checkpoint)
+        self._demand_no_signature(checkpoint, signature)
+        return f"{checkpoint.ref}@{checkpoint.manifest}", self._model_of(checkpoint)
 
     def _full_name(self, ref: str) -> str:
         version = self.resolve(ref)

@@ -286,8 +286,7 @@ class Runs:
         known = self._newest.setdefault(run, newest)
         if newest > known:
             _other_process(run, newest)
-        if fresh_since is None or time.monotonic() - fresh_since > REFRESH_AFTER:
-            self._refresh(draft)
+        self._require(draft, fresh=fresh_since is not None and time.monotonic() - fresh_since <= REFRESH_AFTER)
         added = numbered(draft, known + 1, moment(self._clock()))
         self._create(added)
         newest = max(self.numbers(run), default=0)
@@ -308,10 +307,12 @@ class Runs:
                     self._newest[added.run] = added.number
             raise
 
-    def _refresh(self, draft: Checkpoint) -> None:
+    def _require(self, draft: Checkpoint, *, fresh: bool) -> None:
+        """Raise Conflict unless all is there. What it created itself keeps the time by which it is deleted."""
         needed = self.digests(draft)
-        gone = self._blobs.refresh(sorted(needed - draft.created_blobs.keys()))
-        gone += [digest for digest in sorted(needed & draft.created_blobs.keys()) if not self._blobs.exists(digest)]
+        own = needed & draft.created_blobs.keys()
+        gone = [digest for digest in sorted(needed if fresh else own) if not self._blobs.exists(digest)]
+        gone += [] if fresh else self._blobs.refresh(sorted(needed - own))
         if gone:
             raise Conflict(
                 f"a gc, or whoever deleted checkpoints, removed blobs of {draft.ref} before it was added",
