@@ -136,7 +136,11 @@ class ArrayFeed(FetchedFeed):
         """A pipeline in TensorFlow's graph. It gathers ahead within a pass: the order is known, nothing is drawn."""
         import tensorflow as tf
 
-        tensors = keras.tree.lists_to_tuples(internals.sliceable(self._arrays, "tensorflow"))
+        with tf.device("CPU:0"):  # outside of the graph, which would hold them as constants
+            tensors = keras.tree.map_structure(
+                lambda array: tf.convert_to_tensor(array) if isinstance(array, np.ndarray) else array,
+                keras.tree.lists_to_tuples(internals.sliceable(self._arrays, "tensorflow")),
+            )
         size, rest = self._adapter.batch_size, self._adapter.partial_batch_size or 0
 
         def batches(order: Any) -> Any:
