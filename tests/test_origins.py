@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import keras
+import numpy as np
 import pytest
 
 import modelkeep as mk
@@ -103,3 +104,22 @@ def test_a_saved_version_tells_of_them_after_training_too(tmp_path):
     lineage = keep.save(model, "sentiment", parent=None).manifest.lineage
     assert (lineage.transfers, lineage.run, lineage.parents) == ((TRANSFER,), "sentiment-run@3", ())
     assert keep.save(network(), "sentiment").manifest.lineage.transfers == ()
+
+
+def test_a_checkpoint_has_them_and_whatever_comes_of_it(tmp_path):
+    keep = mk.open(tmp_path / "models")
+    x, y = np.ones((4, 3)), np.ones((4, 2))
+
+    def trained(model: keras.Model, epochs: int) -> keras.Model:
+        model.compile("sgd", "mse")
+        keep.checkpoints("tuning").fit(model, x, y, epochs=epochs, verbose=0)
+        return model
+
+    start = network()
+    origins.note(start, TRANSFER)
+    trained(start, 1)
+    for made in (keep.publish("tuning@1", "net"), keep.save(keep.load("tuning@1").model, "net")):
+        assert (made.manifest.lineage.transfers, made.manifest.lineage.run) == ((TRANSFER,), "tuning@1")
+    goes_on = trained(network(), 2)  # as another process would, that had nothing transferred
+    assert origins.of(goes_on) == (TRANSFER, Trained("tuning@2"))
+    assert keep.publish("tuning@2", "net").manifest.lineage.transfers == (TRANSFER,)

@@ -75,6 +75,17 @@ def of(model: keras.Model) -> tuple[Origin, ...]:
     return tuple(origins)
 
 
+def adopt(model: keras.Model, told: Lineage, run: str) -> None:
+    """Remember that the model is a checkpoint now: ``run@step``, and what its manifest's lineage tells."""
+    for transfer in told.transfers:
+        note(model, transfer)
+    if told.parents:
+        note(model, Average(told.parents))
+    if told.run is not None:
+        note(model, Trained(told.run))
+    note(model, Trained(run))
+
+
 def lineage(model: keras.Model, told: Lineage | None = None) -> Lineage:
     """``told`` by the user and, with it, what was put into the model."""
     told = told or Lineage()
@@ -84,7 +95,10 @@ def lineage(model: keras.Model, told: Lineage | None = None) -> Lineage:
     return replace(
         told,
         parents=tuple(dict.fromkeys((*told.parents, *parents))),
-        transfers=(*told.transfers, *(origin for origin in found if isinstance(origin, Transfer))),
+        transfers=(
+            *told.transfers,
+            *(each for each in found if isinstance(each, Transfer) and each not in told.transfers),
+        ),
         run=runs[-1] if runs else told.run,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
 from modelkeep.errors import CheckpointNotFound, FormatTooNew, IntegrityError, RunNotFound
-from modelkeep.live import internals, origins
+from modelkeep.live import internals
 from modelkeep.live.training import feeding, randomness
 from modelkeep.live.training.interruption import Interruption
 from modelkeep.live.training.keeping import Keeper, Standing
@@ -236,7 +236,6 @@ class Checkpoints:
         self._curves, self._step, self._epoch = resumption.curves, resumption.standing.step, resumption.standing.epoch
         self._close_keeper()
         self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
-        origins.note(model, origins.Trained(resumption.checkpoint.ref))
         standing = resumption.standing
         return Restored(standing.step, standing.epoch, resumption.value["extra"], resumption.checkpoint, findings)
 

@@ -19,14 +19,14 @@ import modelkeep
 from modelkeep.checkpoint import Checkpoint, Reason
 from modelkeep.curves import Curves
 from modelkeep.errors import CannotRebuild, UnsafeContent
-from modelkeep.live import compiled, environment, internals
+from modelkeep.live import compiled, environment, internals, origins
 from modelkeep.live.capture import COMPILE, Captured, capture
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import state
 from modelkeep.live.training.background import Background
 from modelkeep.live.training.snapshot import Snapshot, Snapshots
 from modelkeep.live.variables import Inventory, array_source, inventory, view
-from modelkeep.manifest import Environment, Manifest, Part, Tensor, encode
+from modelkeep.manifest import Environment, Lineage, Manifest, Part, Tensor, encode
 from modelkeep.report import Finding, Severity
 from modelkeep.retention import Retention
 from modelkeep.runs import Progress, Runs
@@ -58,6 +58,7 @@ class _Subject:
 
     captured: Captured
     environment: Environment
+    lineage: Lineage
     found: Inventory
     snapshots: Snapshots
     targets: Mapping[str, list[str] | None]  # of each optimizer, the weights it was built for
@@ -78,6 +79,7 @@ class Keeper:
         self._subject: _Subject | None = None
         self._manifest: Manifest | None = None  # of the newest checkpoint
         self._follows: int | None = None
+        self._lineage = Lineage()  # what the checkpoint that training goes on from came from
         _all.add(self)
 
     @staticmethod
@@ -100,6 +102,7 @@ class Keeper:
 
     def go_on_from(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
         """Let the next checkpoint follow this one; what it shares with it is not written again."""
+        self._lineage = manifest.lineage
         self._manifest, self._follows = manifest, checkpoint.number
 
     def prepare(self, model: keras.Model, optimizers: Optimizers = NONE) -> tuple[Finding, ...]:
@@ -118,7 +121,9 @@ class Keeper:
             findings = (Finding("architecture-not-kept", Severity.WARNING, message, model.name),)
         found = inventory(nodes_of(model, optimizers))
         here = environment.here(captured.custom_objects)
-        self._subject = _Subject(captured, here, found, Snapshots(found), compiled.targets(found))
+        self._subject = _Subject(
+            captured, here, origins.lineage(model, self._lineage), found, Snapshots(found), compiled.targets(found)
+        )
         return findings
 
     def metrics_now(self) -> dict[str, Array]:
@@ -276,6 +281,7 @@ def _manifest(draft: Checkpoint, subject: _Subject, parts: tuple[Part, ...], ten
         trainable_parameters=captured.trainable_parameters,
         metrics={name: value for name, value in draft.metrics.items() if math.isfinite(value)},
         environment=subject.environment,
+        lineage=subject.lineage,
         signature=captured.signature,
         custom_objects=captured.custom_objects,
         parts=parts,

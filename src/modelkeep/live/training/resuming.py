@@ -13,7 +13,7 @@ import keras
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
 from modelkeep.errors import IntegrityError, NotFaithful
-from modelkeep.live import internals
+from modelkeep.live import internals, origins
 from modelkeep.live.loading import network_tensors
 from modelkeep.live.restore import restore_into
 from modelkeep.live.stored import Stored
@@ -68,6 +68,7 @@ class Resumption:
         """
         mapped = self.blobs.map(network_tensors(self.manifest, optimizer=bool(getattr(model, "compiled", False))))
         restore_into(model, self.manifest, self._stored.part, mapped.views)
+        origins.adopt(model, self.manifest.lineage, self.checkpoint.ref)
 
     def check_optimizers(self, optimizers: Optimizers) -> None:
         """Raise NotFaithful where these are not the optimizers that were kept beside the model's own."""
