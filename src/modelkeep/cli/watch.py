@@ -15,7 +15,7 @@ from modelkeep.cli import chart, completing, shapes
 from modelkeep.cli.answer import Answer, Chart, Frame, Frames, Lines, Table
 from modelkeep.cli.command import command
 from modelkeep.cli.standing import Sign, Standing, signs, standing
-from modelkeep.cli.wording import checkpoint_table, epochs, numbers, short, span, state
+from modelkeep.cli.wording import epochs, marks, moment, numbers, short, span, state
 from modelkeep.errors import BlobMissing
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 _NEWEST = 5  # checkpoints that are shown
 _WATCHED = 30  # signs that tell how fast it is
-_CURVE = 40  # characters
+_CURVE = 30  # characters
 _BAR = 30
 _TRIES = 3
+_MAIN = ("val_loss", "loss")  # the first that there is tells most of a checkpoint
 _VALIDATION = "val_"
 
 
@@ -104,9 +105,24 @@ def _view(found: Run, stands: Standing) -> Iterator[Lines | Table | Chart]:
                 ("METRIC", "NEWEST", "LEAST", "MOST", "CURVE"), rows, right=frozenset({"NEWEST", "LEAST", "MOST"})
             )
     if found.checkpoints:
-        yield checkpoint_table(found, found.checkpoints[: -_NEWEST - 1 : -1])
+        yield _newest(found)
     if len(found.checkpoints) > _NEWEST:
         yield Lines(f"and {len(found.checkpoints) - _NEWEST} older: modelkeep checkpoints {found.name}")
+
+
+def _newest(found: Run) -> Table:
+    """The newest checkpoints, in so few words that they fit beside each other."""
+    rows = [
+        (
+            checkpoint.ref,
+            str(checkpoint.epoch),
+            numbers(dict([(name, checkpoint.metrics[name]) for name in _MAIN if name in checkpoint.metrics][:1])),
+            moment(checkpoint.created),
+            " ".join(marks(found, checkpoint)),
+        )
+        for checkpoint in found.checkpoints[: -_NEWEST - 1 : -1]
+    ]
+    return Table(("CHECKPOINT", "EPOCH", "METRIC", "CREATED (UTC)", ""), rows)
 
 
 def _bar(share: float | None) -> str:
