@@ -25,7 +25,7 @@ from modelkeep.live.variables import inventory
 from modelkeep.live.writing import h5, keras_archive, weights
 from modelkeep.pipeline import Tokenizer
 
-pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
+pytestmark = pytest.mark.keras
 
 FOREIGN = Path(__file__).parent / "foreign"
 

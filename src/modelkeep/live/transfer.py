@@ -77,8 +77,9 @@ class Outcome:
         ours = "" if self.shape is None else form_of(self.shape, str(self.dtype))
         theirs = "" if self.source_shape is None else form_of(self.source_shape, str(self.source_dtype))
         words = [ours or theirs]
-        if self.source and self.target and (self.source != self.target or ours != theirs):
-            words[0] += f" from {self.source}" + (f" {theirs}" if ours != theirs else "")
+        differs = (self.source if self.source != self.target else "", theirs if theirs != ours else "")
+        if self.source and self.target and any(differs):
+            words[0] = " ".join(filter(None, (words[0], "from", *differs)))
         words += [f"by {self.rule}"] if self.rule else []
         words += [self.note] if self.note else []
         return Finding(self.fate, severity, ", ".join(words), self.target or self.source or "", self.to_json())
