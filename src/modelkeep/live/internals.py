@@ -386,16 +386,12 @@ def global_randomness() -> dict[str, Any]:
 
 def set_global_randomness(value: dict[str, Any]) -> None:
     """Put back what :func:`global_randomness` told."""
-    saved = value["generator"]
-    global_state.set_global_attribute(_RANDOM_SEED, value["seed"])
-    generator = global_seed_generator()
-    if saved is None:
-        generator = None
-    elif generator is None:
-        generator = keras.random.SeedGenerator(0, name=saved["name"])
+    saved, generator = value["generator"], None
     if saved is not None:
+        generator = global_seed_generator() or keras.random.SeedGenerator(0, name=saved["name"])
         generator.state.assign(saved["state"])  # graphs that were traced with it hold this very variable
     global_state.set_global_attribute(_SEED_GENERATOR, generator)
+    global_state.set_global_attribute(_RANDOM_SEED, value["seed"])
 
 
 def train_graphs(model: Node) -> list[Any]:
@@ -544,9 +540,13 @@ def resolved(model: Node) -> Resolved | None:
 def build_metrics(model: Node, y_true: Any, y_pred: Any) -> None:
     """Make the variables of metrics and losses for batches of this form, given as KerasTensors."""
     # Private: Keras does it at the first batch only.
-    for part in (model._compile_metrics, model._compile_loss):
+    metrics, loss = model._compile_metrics, model._compile_loss
+    for part in (metrics, loss):
         if part is not None:
             part.build(y_true, y_pred)
+    # F-scores, R² and their like wait for their first batch.
+    if metrics is not None and not all(getattr(metric, "_built", True) for metric in metrics.metrics):
+        keras.src.backend.compute_output_spec(metrics.update_state, y_true, y_pred)
 
 
 def forget_metrics(model: Node) -> None:
