@@ -168,6 +168,14 @@ def test_a_prune_tells_programs_what_went(run: Run, training: Training) -> None:
     assert told["removed"]["dry_run"] is False
 
 
+def test_a_prune_beside_a_damaged_entry_says_that_no_bytes_go(run: Run, training: Training) -> None:
+    entry = training.store.root / "checkpoints/sentiment-run/entries/000000000002.json"
+    entry.chmod(0o644)
+    entry.write_bytes(b"{}")
+    out = run("checkpoints", "sentiment-run", "--prune", "--keep-last", "1")
+    assert "! number 2 cannot be read, so no bytes go; run: modelkeep fsck" in out
+
+
 def test_one_step_or_the_whole_run_is_deleted(run: Run, training: Training) -> None:
     assert "deleted: 1 of 4 checkpoints" in run("checkpoints", "sentiment-run", "--delete", "20")
     assert "would go: 3 of 3 checkpoints" in run("checkpoints", "sentiment-run", "--delete", "all", "--dry-run")
@@ -325,7 +333,7 @@ def test_runs_and_their_checkpoints_are_completed(store: LocalStore, training: T
     parameter = click.Argument(["run"])
     assert completing.runs(context, parameter, "sent") == ["sentiment-run"]
     assert completing.checkpoints(context, parameter, "sentiment-run@3") == ["sentiment-run@35", "sentiment-run@30"]
-    assert completing.checkpoints(context, parameter, "sentiment-run@b") == ["sentiment-run@best"]
+    assert completing.refs(context, parameter, "sentiment-run@b") == ["sentiment-run@best"]
 
 
 # --- modelkeep publish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -37,7 +37,7 @@ def models(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 
 @_silent
 def refs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
-    """Models; behind a whole name also its versions and aliases."""
+    """Models; behind a whole name also its versions and aliases; runs and their checkpoints."""
     models = keep.models()
     yield from (model.name for model in models)
     name = incomplete.replace("@", ":").partition(":")[0]
@@ -45,6 +45,7 @@ def refs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
         if model.name == name:
             yield from (version.ref for version in reversed(keep.versions(name)))
             yield from (f"{name}@{alias}" for alias in model.aliases or ())
+    yield from _checkpoints(keep, incomplete)
 
 
 @_silent
@@ -56,12 +57,7 @@ def runs(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 @_silent
 def checkpoints(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
     """Training runs; behind a whole name and ``@`` also its checkpoints, newest first."""
-    name, at, _ = incomplete.partition("@")
-    yield from (run.name for run in keep.runs())
-    if at:
-        checkpoints = keep.run(name).checkpoints
-        yield from (f"{name}@best", f"{name}@last")
-        yield from (checkpoint.ref for checkpoint in reversed(checkpoints))
+    return _checkpoints(keep, incomplete)
 
 
 @_silent
@@ -86,3 +82,11 @@ def shares(keep: Keep, ctx: click.Context, incomplete: str) -> Iterable[str]:
 
 def _aliases(keep: Keep, name: str) -> Iterable[str]:
     return next((model.aliases or () for model in keep.models() if model.name == name), ())
+
+
+def _checkpoints(keep: Keep, incomplete: str) -> Iterator[str]:
+    for run in keep.runs():
+        yield run.name
+        if incomplete.startswith(f"{run.name}@"):
+            yield from (f"{run.name}@best", f"{run.name}@last")
+            yield from (checkpoint.ref for checkpoint in reversed(run.checkpoints))

@@ -61,7 +61,8 @@ def modelkeep() -> None:
     """Keep every trained Keras model: saved whole, checked, versioned, and ready to run anywhere.
 
     REF names one version: sentiment (the newest), sentiment:1 (the newest 1.x.y), sentiment:1.2.0,
-    sentiment@production (an alias), sentiment@blake3:9f2c41d0 (a digest).
+    sentiment@production (an alias), sentiment@blake3:9f2c41d0 (a digest); or a checkpoint of a
+    training run: sentiment-run@1200, sentiment-run@best.
 
     Every command but completion takes --json, and those about versions take --store (default
     $MODELKEEP_STORE, else ./models).
