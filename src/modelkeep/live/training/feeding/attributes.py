@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,18 +17,47 @@ from modelkeep.live.training.feeding import drawing
 
 Kept: TypeAlias = dict[str, Any]
 
+Methods: TypeAlias = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""How an object gives its state, and how it takes it."""
+
+_TENSOR = "torch.Tensor"  # the key of a tensor in a state, as an array
+
 LARGEST = 64 * 2**20
 """Bytes above which an array is taken as data, which nobody changes."""
 
 _METHODS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
 
 
-def methods(owner: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]] | None:
-    """How an object gives and takes its own state, if its class says so."""
+def methods(owner: Any) -> Methods | None:
+    """How an object gives and takes its own state as plain values, if its class says so."""
     for get, put in _METHODS:
-        if callable(getattr(owner, get, None)) and callable(getattr(owner, put, None)):
-            return getattr(owner, get), getattr(owner, put)
+        give, take = getattr(owner, get, None), getattr(owner, put, None)
+        if callable(give) and callable(take):
+            return partial(_given, give), partial(_taken, take)
     return None
+
+
+def _given(give: Callable[[], Any]) -> Any:
+    return _mapped(give(), lambda leaf: {_TENSOR: leaf.numpy().copy()} if _is_tensor(leaf) else leaf)
+
+
+def _taken(take: Callable[[Any], Any], kept: Any) -> None:
+    take(_mapped(kept, lambda leaf: leaf))
+
+
+def _mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The same nesting with ``leaf`` of what is in it; arrays that were torch tensors are tensors again."""
+    if type(value) is dict:
+        if value.keys() == {_TENSOR}:
+            return sys.modules["torch"].from_numpy(np.array(value[_TENSOR]))
+        return {key: _mapped(inner, leaf) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_mapped(inner, leaf) for inner in value)
+    return leaf(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
 
 
 class Attributes:
@@ -62,8 +92,8 @@ class Attributes:
             self._methods[1](kept["state"])
         own = internals.attributes(self._owner)
         for name, generator in kept.get("generators", {}).items():
-            if _generator_state(own.get(name)) is not None:
-                _set_generator(own[name], generator)
+            if generator_state(own.get(name)) is not None:
+                set_generator(own[name], generator)
         for name, value in kept.get("attributes", {}).items():
             setattr(self._owner, name, np.array(value) if isinstance(value, np.ndarray) else value)
 
@@ -74,7 +104,7 @@ class Attributes:
         return [(name, value) for name, value in self._items() if not _is_large(value) and state.is_plain(value)]
 
     def _generators(self) -> dict[str, Any]:
-        states = {name: _generator_state(value) for name, value in self._items()}
+        states = {name: generator_state(value) for name, value in self._items()}
         return {name: value for name, value in states.items() if value is not None}
 
 
@@ -90,7 +120,8 @@ def _digest(value: Any) -> bytes:
     return hashed.digest()
 
 
-def _generator_state(value: Any) -> Any | None:
+def generator_state(value: Any) -> Any | None:
+    """The state of a generator of random numbers (Python's, NumPy's, torch's) as plain values; None if it is none."""
     match value:
         case random.Random():
             return drawing.python_state(value.getstate())
@@ -103,7 +134,8 @@ def _generator_state(value: Any) -> Any | None:
     return None
 
 
-def _set_generator(generator: Any, kept: Any) -> None:
+def set_generator(generator: Any, kept: Any) -> None:
+    """Put back what :func:`generator_state` gave of a generator of the same kind."""
     match generator:
         case random.Random():
             generator.setstate(drawing.to_python_state(kept))

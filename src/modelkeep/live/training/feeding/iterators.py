@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from modelkeep.errors import UsageError
-from modelkeep.live.training.feeding.attributes import methods
+from modelkeep.live.training.feeding import drawing
+from modelkeep.live.training.feeding.attributes import Methods, generator_state, methods, set_generator
 from modelkeep.live.training.feeding.feed import Batch, Cursor, FetchedFeed, Position
 from modelkeep.report import Finding, Severity
 
@@ -42,24 +43,32 @@ class IteratorFeed(FetchedFeed):
 
     def _keeps_state(self) -> bool:
         """Whether the position can be had, as far as can be told without taking a batch."""
-        return methods(self._iterator) is not None or methods(self._source) is not None or self._gives_state()
+        return self._methods() is not None
 
-    def _gives_state(self) -> bool:
-        # grain's datasets give iterators with a state; making one takes no batch.
-        return methods(self._opened()) is not None
+    def _methods(self) -> Methods | None:
+        # grain's datasets keep none, and give iterators that do; making one takes no batch.
+        return methods(self._source) or methods(self._opened())
 
     def _capture(self) -> Any:
         """The state of the stream now; None where it has none."""
-        own = methods(self._opened()) or methods(self._source)
-        return None if own is None else own[0]()
+        own = self._methods()
+        # A loader tells what its generator was when the pass began; what it is now decides over the next passes.
+        return None if own is None else {"own": own[0](), "generator": generator_state(self._generator)}
+
+    @property
+    def _generator(self) -> Any:
+        return getattr(self._source, "generator", None)
 
     def _put_back(self, kept: Any) -> None:
         """Let the stream stand where :meth:`_capture` was asked."""
-        if (own := methods(self._source)) is not None and not self._once and not methods(self._opened()):
-            own[1](kept)
-            self._iterator = None  # the next one begins there
-        elif (own := methods(self._opened())) is not None:
-            own[1](kept)
+        own = self._methods()
+        if own is not None:
+            own[1](kept["own"])
+        if methods(self._source) and not self._once:
+            with drawing.unchanged():
+                self._iterator = iter(self._source)
+        if kept["generator"] is not None and generator_state(self._generator) is not None:
+            set_generator(self._generator, kept["generator"])
 
     def _state(self) -> Position:
         stream = self._looked_at[0][0] if self._looked_at else self._capture()
