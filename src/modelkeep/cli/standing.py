@@ -61,7 +61,7 @@ def standing(run: Run, seen: Sequence[Sign] = (), *, now: datetime | None = None
     silence = (now or datetime.now(UTC)).timestamp() - seconds(word.time)
     state = "finished" if finished else "silent" if silence > SILENCE else "training"
     steps = _all_steps(run)
-    rate = _rate(seen) or _rate(signs(run)) if state == "training" else None
+    rate = _speed(seen, signs(run)) if state == "training" else None
     return Standing(
         step=word.step,
         epoch=word.epoch,
@@ -100,13 +100,15 @@ def _all_steps(run: Run) -> float | None:
     return None
 
 
-def _rate(signs: Sequence[Sign]) -> float | None:
-    """Steps a second where it was fastest: a run that was killed stood still for a while."""
-    return max(
-        (
-            (b.step - a.step) / (b.time - a.time)
-            for a, b in pairwise(signs)
-            if b.step > a.step and b.time - a.time > _APART
-        ),
-        default=None,
-    )
+def _speed(seen: Sequence[Sign], known: Sequence[Sign]) -> float | None:
+    """Steps a second over all signs that were seen come; else the most between two known ones.
+
+    The most, since a run that was killed stood still for a while.
+    """
+    whole = _rate(seen[0], seen[-1]) if seen else None
+    return whole or max(filter(None, (_rate(a, b) for a, b in pairwise(known))), default=None)
+
+
+def _rate(a: Sign, b: Sign) -> float | None:
+    steps, seconds = b.step - a.step, b.time - a.time
+    return steps / seconds if steps > 0 and seconds > _APART else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelkeep.runs import Run
 
 _NEWEST = 5  # checkpoints that are shown
-_WATCHED = 30  # signs that tell how fast it is
+_WATCHED = 30  # signs over which its speed is taken
 _CURVE = 30  # characters
 _BAR = 30
 _TRIES = 3
@@ -59,9 +59,12 @@ def _frames(keep: Keep, found: Run, *, once: bool, interval: float) -> Iterator[
     seen: list[Sign] = []
     while True:
         newest = signs(found)[-1:]
+        if seen and newest and newest[0].step < seen[-1].step:
+            seen = []  # it was killed and goes on from a checkpoint
         seen = [*seen, *(sign for sign in newest if sign not in seen)][-_WATCHED:]
         stands = standing(found, seen)
-        yield Frame(f"{found.name}  {'  '.join(_words(stands))}", list(_view(found, stands)))
+        words = "  ".join(_words(stands))
+        yield Frame(f"{found.name}  {words}  {numbers(stands.logs)}".rstrip(), list(_view(found, stands)))
         if once or stands.state == "finished":
             return
         time.sleep(interval)
@@ -88,13 +91,11 @@ def _words(stands: Standing) -> Iterator[str]:
         yield f"{stands.rate:.3g} steps/s"
     if stands.left is not None:
         yield f"{span(stands.left)} left"
-    if stands.logs:
-        yield numbers(stands.logs)
 
 
 def _view(found: Run, stands: Standing) -> Iterator[Lines | Table | Chart]:
-    *words, logs = _words(stands) if stands.logs else (*_words(stands), "")
-    yield Lines("\n".join(filter(None, (f"{found.name}  {'  '.join(words)}", _bar(stands.share), logs))))
+    head = (f"{found.name}  {'  '.join(_words(stands))}", _bar(stands.share), numbers(stands.logs))
+    yield Lines("\n".join(filter(None, head)))
     names = found.curves.names()
     if names:
         first = "loss" if "loss" in names else names[0]
@@ -131,11 +132,11 @@ def _bar(share: float | None) -> str:
 
 def _chart(curves: Curves, name: str) -> Iterator[Lines | Chart]:
     """A name by step, and as marks what validation gave for it."""
-    line, marks = _points(curves.steps, name), _points(curves.epochs, f"{_VALIDATION}{name}")
-    line = line or _points(curves.epochs, name)
-    title = f"{name}, {chart.MARK} {_VALIDATION}{name}" if marks else name
+    line = _points(curves.steps, name) or _points(curves.epochs, name)
+    validation = _points(curves.epochs, f"{_VALIDATION}{name}")
+    title = f"{name}, {chart.MARK} {_VALIDATION}{name}" if validation else name
     yield Lines(f"{title}, by step")
-    yield Chart(line, marks)
+    yield Chart(line, validation)
 
 
 def _row(curves: Curves, name: str) -> tuple[str, str, str, str]:
