@@ -29,7 +29,7 @@ from modelkeep.errors import (
     NotFaithful,
     UnsafeContent,
 )
-from modelkeep.live import compiled, internals
+from modelkeep.live import compiled, internals, shards
 from modelkeep.live.allowlist import check_config
 from modelkeep.live.capture import (
     BUILD,
@@ -125,11 +125,16 @@ class _Saved:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return {
+        return self._wholes.merged()
+
+    @cached_property
+    def _wholes(self) -> shards.Wholes:
+        stored = {
             tensor.name: tensor
             for tensor in self.manifest.tensors
             if tensor.name in self.views and tensor.name.startswith(("weights/", "state/", "optimizer/"))
         }
+        return shards.Wholes(stored, self.json(shards.PART) if self.has(shards.PART) else {})
 
     @cached_property
     def paths(self) -> dict[str, str | None]:
@@ -140,7 +145,7 @@ class _Saved:
         return bool(self.record["backend"] == keras.backend.backend())
 
     def array(self, name: str) -> Array:
-        return array(self.tensors[name], self.views[name])
+        return self._wholes.array(name, lambda part: array(self._wholes.tensors[part], self.views[part]))
 
     def json(self, name: str) -> Any:
         data = self.parts(name)

@@ -200,7 +200,8 @@ def source(name: str, variable: internals.Variable) -> TensorSource:
 def _copies(variable: internals.Variable) -> bool:
     """Whether reading takes new memory: on another device than the CPU."""
     if keras.backend.backend() == "jax":
-        return any(device.platform != "cpu" for device in variable.value.devices())
+        devices = variable.value.devices()
+        return len(devices) > 1 or any(device.platform != "cpu" for device in devices)
     return "cpu" not in str(getattr(variable.value, "device", "cpu")).lower()
 
 
@@ -281,13 +282,27 @@ def assign(variable: internals.Variable, values: Array, *, exact: bool = True, m
     if values.shape != shape:
         raise NotFaithful(f"{variable.path} has another shape", found=shape, expected=values.shape)
     values = _as_held(variable, values, exact=exact)
-    tensor = _TENSORS[keras.backend.backend()](values)
+    tensor = _spread(variable, values) if _is_spread(variable) else _TENSORS[keras.backend.backend()](values)
     if internals.is_uninitialized(variable):
         internals.initialize(variable, tensor, trainable=made_trainable)
     elif keras.backend.backend() == "torch":
         variable.value.data = tensor.data
     else:
         variable.assign(tensor)
+
+
+def _is_spread(variable: internals.Variable) -> bool:
+    """Whether a variable lies on several devices, which JAX alone does."""
+    if keras.backend.backend() != "jax" or internals.is_uninitialized(variable):
+        return False
+    return len(variable.value.sharding.device_set) > 1
+
+
+def _spread(variable: internals.Variable, values: Array) -> Any:
+    """Values on the devices of a variable, each with its own part of them and no more."""
+    import jax
+
+    return jax.make_array_from_callback(values.shape, variable.value.sharding, lambda index: values[index])
 
 
 def run_initializers(variables: Iterable[internals.Variable]) -> None:

@@ -19,7 +19,7 @@ import modelkeep
 from modelkeep.checkpoint import Checkpoint, Reason
 from modelkeep.curves import Curves
 from modelkeep.errors import CannotRebuild, UnsafeContent
-from modelkeep.live import compiled, environment, internals, origins
+from modelkeep.live import compiled, environment, internals, origins, shards
 from modelkeep.live.capture import COMPILE, Captured, capture
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import state
@@ -240,6 +240,8 @@ class Keeper:
         snapshot.release()  # training may have the memory while the rest is written
         created = dict(written.created)
         parts = {**subject.captured.parts, STATE: packed.document, CURVES: curves.to_json()}
+        if subject.snapshots.shards is not None:
+            parts[shards.PART] = subject.snapshots.shards
         kept = [self._put_part(name, data, created) for name, data in sorted(parts.items())]
         manifest = _manifest(draft, subject, tuple(kept), (*(before[name] for name in sorted(same)), *written.tensors))
         whole = self._put_part("", encode(manifest), created)

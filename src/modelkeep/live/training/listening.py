@@ -326,16 +326,16 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         """Have ``fit`` compute nothing in the steps that are done, and show the feed the iterator it uses."""
         function = self.model.train_function
         feed = self._feed
-        given_back = keras.backend.backend() == "jax"  # its train functions also give the state on
+        backend = keras.backend.backend()
         per_call = self.model.steps_per_execution
 
         def train(*arguments: Any) -> Any:
             if self._skip_to:
                 if feed is None:
                     _pass_by(arguments[-1], per_call)
-                return (self._logs, arguments[0]) if given_back else self._logs
-            if feed is not None:
-                feed.around(arguments[-1])
+                return (self._logs, arguments[0]) if backend == "jax" else self._logs  # which gives its state on, too
+            if feed is not None and backend == "tensorflow":
+                feed.around(arguments[-1], per_call)
             return function(*arguments)
 
         self._train_function = function

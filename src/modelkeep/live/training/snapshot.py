@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from modelkeep.errors import UsageError
-from modelkeep.live import internals
+from modelkeep.live import internals, shards
 from modelkeep.live.capture import TORCH_RNG
 from modelkeep.live.collector import undisturbed
 from modelkeep.live.tensors import Array
@@ -70,8 +70,10 @@ class Snapshots:
         self._save_themselves = [(path, node) for path, node in inventory.nodes if internals.saves_itself(node)]
         self._draws_from_torch = any(internals.draws_from_torch(node) for _, node in inventory.nodes)
         self._taken = False
-        variables = list(inventory.variables.values())
-        sources = [source(name, variable) for name, variable in inventory.variables.items()]
+        parts = shards.split(inventory.variables)
+        self.shards = shards.record(parts)  # what lies on several devices, as a part to keep; None where nothing does
+        variables = list(parts.values())
+        sources = [source(name, variable) for name, variable in parts.items()]
         if copy_on_write is None:
             copy_on_write = _may_hold(variables, sources)
         elif copy_on_write and keras.backend.backend() != "tensorflow":
