@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
 from modelkeep.manifest import Manifest, Part, Piece, encode
-from modelkeep.runs import CURVES, Runs, version_of
+from modelkeep.retention import Retention
+from modelkeep.runs import CURVES, Progress, Runs, version_of
 from modelkeep.storage.blobs import Blobs, TensorSource
 from modelkeep.storage.protocol import ObjectStore
+from modelkeep.testing.faults import Fault, FaultyStore, Method
 
 
 def source(name: str, data: bytes) -> TensorSource:
@@ -58,3 +60,22 @@ def add(store: ObjectStore, run: str, step: int, *tensors: bytes, runs: Runs | N
     blobs = Blobs(store)
     named = {f"weights/{position}": data for position, data in enumerate(tensors or (b"step %d" % step,))}
     return (runs or Runs(store, blobs)).add(draft(blobs, run, step, named, **said))
+
+
+class GoingOn(FaultyStore):
+    """The run ``r`` goes on whenever its entries, or any blob, are asked for: a checkpoint more, and none but it."""
+
+    def __init__(self, inner: ObjectStore, turns: int) -> None:
+        super().__init__(inner)
+        self.turns = turns
+        self.runs = Runs(inner, Blobs(inner))
+
+    def _begin(self, method: Method, key: str) -> Sequence[Fault]:
+        if self.turns and ("r/entries" in key or method == "map"):
+            self.turns -= 1
+            last = self.runs.find("r")
+            known = {tensor.digest: tensor.pieces for tensor in self.runs.manifest(last).tensors}
+            add(self.inner, "r", last.step + 1, b"frozen", b"%d" % last.step, runs=self.runs, known=known)
+            self.runs.prune("r", Retention(last=1))
+            self.runs.put_progress("r", Progress(step=last.step + 1, epoch=0))
+        return super()._begin(method, key)

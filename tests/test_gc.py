@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,14 +13,11 @@ from modelkeep.entry import entry_key
 from modelkeep.errors import BlobMissing, FormatTooNew, IntegrityError, LedgerDamaged, ModelkeepError, UsageError
 from modelkeep.gc import gc
 from modelkeep.registry import Registry
-from modelkeep.retention import Retention
 from modelkeep.runs import Runs
 from modelkeep.snapshots import EVERY
 from modelkeep.storage.blobs import Blobs, blob_key
 from modelkeep.storage.memory import MemoryStore
-from modelkeep.storage.protocol import ObjectStore
-from modelkeep.testing.faults import Fault, FaultyStore, Method
-from small_runs import add
+from small_runs import GoingOn, add
 from small_versions import publish
 
 NOW = timedelta(0)
@@ -184,29 +181,11 @@ def test_on_any_doubt_about_a_checkpoint_nothing_is_removed(
     assert blobs(registry) == before
 
 
-class Training(FaultyStore):
-    """A run goes on whenever gc asks the store for something: it adds a checkpoint and deletes the one before."""
-
-    def __init__(self, inner: ObjectStore, turns: int) -> None:
-        super().__init__(inner)
-        self.turns = turns
-        self.runs = Runs(inner, Blobs(inner))
-
-    def _begin(self, method: Method, key: str) -> Sequence[Fault]:
-        if self.turns and ("r/entries" in key or method == "map"):
-            self.turns -= 1
-            last = self.runs.find("r")
-            known = {tensor.digest: tensor.pieces for tensor in self.runs.manifest(last).tensors}
-            add(self.inner, "r", last.step + 1, b"frozen", b"%d" % last.step, runs=self.runs, known=known)
-            self.runs.prune("r", Retention(last=1))
-        return super()._begin(method, key)
-
-
 @pytest.mark.parametrize("turns", range(1, 12))
 def test_what_a_run_goes_on_needing_is_never_taken_while_it_goes_on(turns: int) -> None:
     store = MemoryStore()
     add(store, "r", 0, b"frozen", b"first")
-    gc(Registry(Training(store, turns)), grace=NOW)
+    gc(Registry(GoingOn(store, turns)), grace=NOW)
     runs = Runs(store, Blobs(store))
     (last,) = runs.checkpoints("r")
     assert last.step == turns

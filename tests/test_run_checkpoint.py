@@ -83,3 +83,19 @@ def test_values_of_another_type_are_refused_when_they_are_written() -> None:
 
 def test_a_checkpoint_is_named_by_its_run_and_step() -> None:
     assert ONE.ref == "r@1200"
+
+
+def test_the_bytes_of_format_1_stay_readable() -> None:
+    """A document of the first release, never changed."""
+    body = (
+        b'{"best":"val_loss","created":"2026-01-01T00:00:00.000000Z","created_blobs":{"blake3:'
+        + b"1" * 64
+        + b'":1767225600.25},"epoch":1,"finished":true,"follows":6,"format":1,"manifest":"blake3:'
+        + b"0" * 64
+        + b'","metrics":{"loss":0.5,"val_loss":"nan"},"new_bytes":3,"number":7,"reason":"end","run":"team/r","size":5,'
+        b'"step":1200,"step_in_epoch":200}'
+    )
+    found = decode(seal(body)[0])
+    assert (found.ref, found.number, found.follows, found.finished) == ("team/r@1200", 7, 6, True)
+    assert math.isnan(found.metrics["val_loss"])
+    assert unseal(encode(found))[0] == body

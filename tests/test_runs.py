@@ -39,7 +39,7 @@ from modelkeep.storage.hashing import digest_of
 from modelkeep.storage.memory import MemoryStore
 from modelkeep.storage.protocol import Buffer
 from modelkeep.testing.faults import Fault, FaultyStore
-from small_runs import add, draft
+from small_runs import GoingOn, add, draft
 from small_versions import publish
 
 
@@ -149,6 +149,20 @@ def test_a_second_process_is_noticed_at_the_very_moment(store: MemoryStore, runs
     with pytest.raises(Conflict, match="number 3"):
         add(store, "r", 2, b"of another", runs=other)
     assert steps(runs) == [3]
+
+
+def test_of_two_that_add_at_the_very_moment_one_does(store: MemoryStore, runs: Runs) -> None:
+    other = Runs(Meanwhile(store, lambda: add(store, "r", 1, runs=runs)), Blobs(store))
+    with pytest.raises(Conflict, match="number 1"):
+        add(store, "r", 1, b"of another", runs=other)
+
+
+@pytest.mark.parametrize("turns", range(1, 8))
+def test_whoever_looks_finds_the_newest_while_the_run_goes_on(store: MemoryStore, turns: int) -> None:
+    add(store, "r", 0)
+    looking = GoingOn(store, turns)
+    assert Runs(looking, Blobs(looking)).find("r").step > 0
+    assert Runs(store, Blobs(store)).find("r").step == turns - looking.turns
 
 
 def test_who_goes_on_from_the_newest_is_the_one_who_trains(store: MemoryStore, runs: Runs) -> None:
@@ -387,6 +401,14 @@ def test_a_run_tells_its_newest_its_best_and_its_curves(store: MemoryStore, runs
     assert run.best is not None
     assert (run.newest.step, run.best.step, run.finished, run.stored > 0) == (3, 3, True, True)
     assert [point.logs["score"] for point in run.curves.steps] == [0.5, 0.25, 0.75, 0.125]
+
+
+def test_damaged_curves_since_the_newest_checkpoint_are_passed_over(store: MemoryStore, runs: Runs) -> None:
+    runs.put_progress("r", Progress(step=1, epoch=0))
+    assert runs.run("r").curves == Curves()
+    runs.put_progress("r", Progress(step=1, epoch=0, curves={"format": 1}))
+    assert runs.run("r").curves == Curves()
+    assert (runs.run("r").newest, runs.run("r").best, runs.run("r").finished) == (None, None, False)
 
 
 def test_without_a_word_the_best_has_the_least_validation_loss_or_else_loss(store: MemoryStore, runs: Runs) -> None:

@@ -200,16 +200,18 @@ class Runs:
         Raises RunNotFound.
         """
         self._must_be_there(run)
-        checkpoints: list[Checkpoint] = []
+        found: dict[int, Checkpoint] = {}
         errors: dict[int, ModelkeepError] = {}
-        for number in self.numbers(run):
-            try:
-                checkpoints.append(self.entry(run, number))
-            except CheckpointNotFound:
-                continue  # deleted since they were listed, after a newer one was added
-            except (IntegrityError, FormatTooNew) as error:
-                errors[number] = error
-        return checkpoints, errors
+        listed: list[int] | None = None
+        while listed != (there := self.numbers(run)):  # the run may go on: what was deleted has a newer one after it
+            for number in set(there) - found.keys() - errors.keys():
+                with suppress(CheckpointNotFound):
+                    try:
+                        found[number] = self.entry(run, number)
+                    except (IntegrityError, FormatTooNew) as error:
+                        errors[number] = error
+            listed = there
+        return [found[n] for n in there if n in found], {n: errors[n] for n in there if n in errors}
 
     def run(self, name: str) -> Run:
         """All there is to tell of a run. Raises RunNotFound."""
@@ -385,10 +387,13 @@ class Runs:
     def progress(self, run: str) -> Progress | None:
         """What was written last of how far a run is; None where nothing was, or it cannot be read."""
         folder = f"checkpoints/{run_name(run)}/progress/"
-        for number in reversed(_numbers(self._store, folder)):
-            with suppress(NotFound, ValueError, msgspec.DecodeError, RecursionError):  # deleted, or damaged
-                values = _decode_progress(unseal(self._store.get(f"{folder}{number:012d}.json"))[0])
-                return msgspec.structs.replace(values, logs=_numbers_again(values.logs))
+        listed: list[int] | None = None
+        while listed != (there := _numbers(self._store, folder)):  # it may have been written anew meanwhile
+            for number in reversed(there):
+                with suppress(NotFound, ValueError, msgspec.DecodeError, RecursionError):  # deleted, or damaged
+                    values = _decode_progress(unseal(self._store.get(f"{folder}{number:012d}.json"))[0])
+                    return msgspec.structs.replace(values, logs=_numbers_again(values.logs))
+            listed = there
         return None
 
     def put_progress(self, run: str, progress: Progress) -> None:
