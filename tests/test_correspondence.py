@@ -128,3 +128,11 @@ def test_weights_of_a_layer_are_paired_by_name_then_by_place_then_as_the_only_on
         "_query/vars/0": "query/kernel",
         "depthwise_kernel": "kernel",
     }
+
+
+def test_a_layer_that_takes_nothing_counts_for_the_structure_alone() -> None:
+    sources, targets = chain("a", "b"), chain("x", "y")
+    pairs = correspond(sources, targets, closed=targets[:1]).pairs
+    assert [(source.name, target.name) for source, target, _ in pairs] == [("b", "y")]
+    targets = chain("a", "b")
+    assert [target.name for _, target, _ in correspond(sources, targets, closed=targets[:1]).pairs] == ["b"]

@@ -422,6 +422,13 @@ def test_a_vocabulary_needs_an_old_tokenizer_and_one_embedding(keep: mk.Keep, tm
         keep.transfer(path, worded(5), vocabulary={"letters": (["a"], ["b"])})
 
 
+def test_a_vocabulary_that_is_another_ones_is_refused(keep: mk.Keep) -> None:
+    with pytest.raises(NotFaithful, match="the new vocabulary has 7 indices, 6 rows are there"):
+        keep.transfer("words", worded(6), vocabulary=tokenizer(*"abcdef"))
+    with pytest.raises(NotFaithful, match="the old vocabulary has 7 indices, 5 rows are there"):
+        keep.transfer("words", worded(9), vocabulary=(tokenizer(*"abcdef"), ["a"]))
+
+
 def test_a_version_gives_its_weights_and_keeps_its_states(keep: mk.Keep) -> None:
     model = worded(5, head=3)
     seed = next(v for v in model.variables if "seed" in v.path)

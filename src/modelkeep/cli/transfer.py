@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import keras
 
     from modelkeep.keep import Keep
+    from modelkeep.live.correspondence import Match
+    from modelkeep.live.transfer import OnMismatch
 
 
 @command(
@@ -71,10 +73,14 @@ def run(
     overwrite: bool,
     name: str | None,
     rename: Sequence[tuple[str, str]],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    freeze: bool,
+    on_mismatch: OnMismatch,
+    match: Match,
     dry_run: bool,
     allow: Sequence[str],
     saving: dict[str, Any],
-    **terms: Any,
 ) -> Answer:
     """Move weights into another network, and account for each.
 
@@ -87,7 +93,18 @@ def run(
         raise UsageError("where does the result go?", hint="give --to FILE, --name MODEL, or --dry-run")
     objects = {"custom_objects": saving.pop("custom_objects"), "trust": saving.pop("trust")}
     model, saving = _target(keep, target, allow, objects, saving)
-    done = keep.transfer(source, model, rename=dict(rename), dry_run=dry_run, allow=allow, **terms)
+    done = keep.transfer(
+        source,
+        model,
+        rename=dict(rename),
+        include=include,
+        exclude=exclude,
+        freeze=freeze,
+        on_mismatch=on_mismatch,
+        match=match,
+        dry_run=dry_run,
+        allow=allow,
+    )
     lines = [Lines(str(done))]
     told = {**done.to_json(), "version": None, "path": None}
     if to is not None and not dry_run:
@@ -113,7 +130,9 @@ def _target(
 
         return files.load(target, allow=allow, **objects).model, saving
     loaded = keep.load(target, **objects)
-    beside = {"assets": {**loaded.assets, **saving["assets"]}}
-    beside["pipeline"] = saving["pipeline"] or loaded.pipeline
-    beside["parent"] = saving["parent"] or target
-    return loaded.model, {**saving, **beside}
+    return loaded.model, {
+        **saving,
+        "assets": {**loaded.assets, **saving["assets"]},
+        "pipeline": saving["pipeline"] or loaded.pipeline,
+        "parent": saving["parent"] or target,
+    }

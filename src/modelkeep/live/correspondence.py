@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -102,10 +102,17 @@ class Correspondence(Generic[S, T]):
 
 
 def correspond(
-    sources: Sequence[Holder[S]], targets: Sequence[Holder[T]], match: Match = "auto"
+    sources: Sequence[Holder[S]],
+    network: Sequence[Holder[T]],
+    match: Match = "auto",
+    closed: Collection[Holder[T]] = (),
 ) -> Correspondence[S, T]:
-    """Find for each source the target it belongs to; each has one partner at most."""
+    """Find for each source the layer of the network it belongs to; each has one partner at most.
+
+    ``closed`` are layers that take nothing. They count where the whole structure does, and nowhere else.
+    """
     found: Correspondence[S, T] = Correspondence()
+    targets = [target for target in network if target not in closed]
     named = _by_name(sources, targets)
     if match in ("auto", "path"):
         # Who asks for paths alone is not told better by names.
@@ -114,8 +121,8 @@ def correspond(
         found.add(_by_name(*found.left(sources, targets)), "name")
     fits_by_name = any(source.is_chosen and target.is_chosen for source, target, _ in found.pairs)
     if match == "structure" or (match == "auto" and not fits_by_name):
-        aligned, doubt = _by_structure(*found.left(sources, targets))
-        found.add(aligned, "structure")
+        aligned, doubt = _by_structure(*found.left(sources, network))
+        found.add([(source, target) for source, target in aligned if target not in closed], "structure")
         found.doubts += [doubt] if doubt else []
     return found
 

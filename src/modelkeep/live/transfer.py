@@ -354,7 +354,9 @@ class _Step:
         """Why the tensor's values cannot go into the variable; empty where they can."""
         if kind_of(self.tensor.dtype) != kind_of(self.dtype):
             return f"{self.tensor.dtype} is no {self.dtype}"
-        if self.rows is not None or self.tensor.shape == self.shape:
+        if self.rows is not None:
+            return self._vocabulary_fault(self.rows)
+        if self.tensor.shape == self.shape:
             return ""
         if len(self.tensor.shape) == len(self.shape):
             fits = {"slice": all(map(int.__ge__, self.tensor.shape, self.shape))}
@@ -368,6 +370,15 @@ class _Step:
             if self.on_mismatch == "refuse"
             else "the shapes differ"
         )
+
+    def _vocabulary_fault(self, follows: Rows) -> str:
+        lengths = [shape[self.axis] if shape else 0 for shape in (self.tensor.shape, self.shape)]
+        for length, size, whose in zip(lengths, follows.sizes, ("old", "new"), strict=True):
+            if length < size:
+                return f"the {whose} vocabulary has {size} indices, {length} rows are there"
+        ours, theirs = list(self.shape), list(self.tensor.shape)
+        del ours[self.axis], theirs[self.axis]
+        return "" if ours == theirs else "the shapes differ in more than the vocabulary"
 
     @property
     def is_taken(self) -> bool:
@@ -488,8 +499,8 @@ class _Plan:
         rename = _Renaming(self.terms.rename)
         tensors = [renamed(one, rename(one.name), self.network) for one in self.donor.tensors]
         rename.check(self.sources.values())
-        wanted = [h for h in self.network.holders if any(id(v) not in self.excluded for v in _variables(h))]
-        return correspond(holders(tensors), wanted, self.terms.match)
+        closed = [h for h in self.network.holders if all(id(v) in self.excluded for v in _variables(h))]
+        return correspond(holders(tensors), self.network.holders, self.terms.match, closed)
 
     def _steps(self) -> Iterator[_Step]:
         for source, target, rule in self.found.pairs:
