@@ -31,7 +31,7 @@ def train(folder: Path, first: int, last: int, value: float, *, resume_at: int |
         for step in range(first, last + 1):
             events.step(step, {"loss": value})
             if step % 4 == 0:
-                events.epoch(step // 4 - 1, step, {"loss": value, "val_loss": value + 1, "f1": [0.5, 0.5]})
+                events.epoch(step // 4 - 1, {"loss": value, "val_loss": value + 1, "f1": [0.5, 0.5]})
 
 
 def test_steps_and_epochs_have_the_names_of_keras_own_callback(tmp_path: Path) -> None:
@@ -116,3 +116,35 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path: Path) -> 
     (tmp_path / "logs").write_text("in the way")
     with pytest.raises(StorageError, match="no event file can be made"):
         Events(tmp_path / "logs")
+
+
+def test_a_training_that_was_killed_shows_what_it_logged_and_no_more(tmp_path: Path) -> None:
+    import keras
+    import numpy as np
+
+    import modelkeep as mk
+
+    class Killed(Exception):
+        pass
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            if len(self.model.history.epoch) == 2 and batch == 2:
+                raise Killed
+
+    def fit(*callbacks: keras.callbacks.Callback) -> None:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        data = {"x": np.ones((32, 2)), "y": np.ones((32, 1)), "validation_split": 0.25, "batch_size": 4}
+        checkpoints = mk.open(tmp_path / "models").checkpoints("run", every_steps=5, tensorboard=tmp_path / "logs")
+        checkpoints.fit(model, **data, epochs=3, verbose=0, callbacks=list(callbacks))
+
+    with pytest.raises(Killed):
+        fit(Kill())
+    fit()
+    curves = mk.open(tmp_path / "models").run("run").curves
+    logged = [(point.step, pytest.approx(point.logs["loss"])) for point in curves.steps]
+    assert shown(tmp_path / "logs", "steps", "batch_loss") == logged
+    validated = [(point.epoch - 1, pytest.approx(point.logs["val_loss"])) for point in curves.epochs]
+    assert shown(tmp_path / "logs", "validation", "epoch_loss") == validated

@@ -167,7 +167,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._check_epoch(epoch + 1)
         self._say_all(self._watched.doubts())
         if self._events is not None:
-            self._events.epoch(epoch, self._standing.step, logs or {})
+            self._events.epoch(epoch, logs or {})
         last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
         reason: Reason = "end" if last else "epoch"
         self._at_a_boundary(reason, due=last or self._schedule.after_epoch(epoch + 1), finished=last)

@@ -54,8 +54,8 @@ class Events:
         if step % _stride(step) == 0:
             self._files["steps"].add(step, {f"batch_{name}": value for name, value in numbers(logs).items()})
 
-    def epoch(self, epoch: int, step: int, logs: Mapping[str, Any]) -> None:
-        """What was logged at the end of ``epoch``, which Keras counts from 0, after ``step`` steps in all."""
+    def epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        """What was logged at the end of ``epoch``, which Keras counts from 0."""
         values = numbers(logs)
         train = {f"epoch_{name}": value for name, value in values.items() if not name.startswith(_VALIDATION)}
         validation = {
