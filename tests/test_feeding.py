@@ -105,7 +105,6 @@ def shuffled(**options: Any) -> feeding.Feed:
 
 KINDS: dict[str, tuple[Make, dict[str, Any]]] = {
     "arrays": (arrays, {}),
-    "arrays in order": (arrays, {"shuffle": False}),
     "arrays by batches": (arrays, {"shuffle": "batch"}),
     "arrays, a part of a pass for an epoch": (arrays, {"steps_per_epoch": 3}),
     "arrays, an odd part": (arrays, {"steps_per_epoch": 4}),
@@ -149,8 +148,8 @@ class Stop(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._seen += 1
-        if self._seen == self.after and not self.at_its_end:
+        self._seen += self.model.steps_per_execution
+        if self._seen >= self.after and not self.at_its_end and not self.kept:
             self._keep(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -184,17 +183,23 @@ class GoOn(keras.callbacks.Callback):
             self._kept = None
 
     def _step(self, *arguments: Any) -> Any:
+        steps = self.model.steps_per_execution
         if self._to_skip:
-            self._to_skip -= 1
+            self._to_skip = max(0, self._to_skip - steps)
             if not self._to_skip:
                 self._put_back()
             return ({}, arguments[0]) if keras.backend.backend() == "jax" else {}
-        self._feed.around(arguments[-1])
+        self._feed.around(arguments[-1], steps)
         return self._function(*arguments)
 
 
 def train(
-    make: Make, *, stop: tuple[int, bool] | None = None, kept: dict[str, Any] | None = None, **options: Any
+    make: Make,
+    *,
+    stop: tuple[int, bool] | None = None,
+    kept: dict[str, Any] | None = None,
+    steps_per_execution: int = 1,
+    **options: Any,
 ) -> Any:
     """Three epochs, or what is left of them: the batches, what was kept at the stop, what going back found."""
     keras.utils.set_random_seed(1)
@@ -204,7 +209,7 @@ def train(
         keras.utils.set_random_seed(2)  # a process that stands elsewhere
         findings = feed.go_to(state.unpack(kept["position"].document, kept["position"].arrays))
     model = Recorder()
-    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True, steps_per_execution=steps_per_execution)
     after, at_its_end = stop or (1000, False)
     stopper = Stop(feed, after, at_its_end=at_its_end)
     begin = kept["epoch"] if kept else 0
@@ -221,8 +226,69 @@ def train(
 def test_going_on_gives_the_batches_that_never_stopping_gives(kind: str) -> None:
     make, options = KINDS[kind]
     whole, _, _ = train(make, **options)
-    for stop in ((1, False), (5, False), (7, False), (4, True)):
+    for stop in ((5, False), (7, False), (4, True)):
         done, kept, _ = train(make, stop=stop, **options)
         rest, _, findings = train(make, kept=kept, **options)
         assert done + rest == whole, stop
         assert findings == ()
+
+
+def generated(**options: Any) -> feeding.Feed:
+    tf = pytest.importorskip("tensorflow")
+    spec = (tf.TensorSpec([None, 2]), tf.TensorSpec([None, 1]))
+    data = tf.data.Dataset.from_generator(
+        lambda: ((X[i : i + 4], Y[i : i + 4]) for i in range(5)), output_signature=spec
+    )
+    return feeding.feed(data, seed=7, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch executes one step at a time")
+@pytest.mark.parametrize("make", [arrays, noisy, shuffled], ids=lambda make: make.__name__)
+def test_executions_of_several_steps_go_on_as_well(make: Make) -> None:
+    whole, _, _ = train(make, steps_per_execution=2)
+    assert len(whole) == 15
+    for stop in ((6, False), (6, True)):
+        done, kept, _ = train(make, stop=stop, steps_per_execution=2)
+        rest, _, findings = train(make, kept=kept, steps_per_execution=2)
+        assert done + rest == whole, stop
+        assert findings == ()
+
+
+@pytest.mark.backends
+@pytest.mark.slow
+@pytest.mark.parametrize("fast_forward", [True, False])
+def test_what_tensorflow_cannot_keep_is_gone_through_again_or_begins_anew(fast_forward: bool) -> None:
+    whole, _, _ = train(generated, fast_forward=fast_forward)
+    done, kept, _ = train(generated, stop=(7, False), fast_forward=fast_forward)
+    rest, _, findings = train(generated, kept=kept, fast_forward=fast_forward)
+    assert done == whole[:7]
+    assert rest[:3] == (whole[7:10] if fast_forward else whole[5:8])
+    assert [finding.check for finding in findings] == ["data-fast-forward" if fast_forward else "data-not-restored"]
+
+
+@pytest.mark.parametrize(("seed", "said"), [(None, ["data-not-exact"]), (3, [])])
+def test_a_shuffle_without_a_seed_is_said(seed: int | None, said: list[str]) -> None:
+    tf = pytest.importorskip("tensorflow")
+    tf.random.set_seed(1)
+    tf.random.set_seed(None)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(23, seed=seed).batch(5)
+    assert [finding.check for finding in feeding.feed(data, seed=7).findings] == said
+
+
+def test_random_numbers_within_a_dataset_are_said() -> None:
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5).map(lambda x, y: (x + tf.random.uniform([]), y))
+    (finding,) = feeding.feed(data, seed=7).findings
+    assert (finding.check, "RandomUniform" in finding.message) == ("data-not-exact", True)
+
+
+@pytest.mark.backends
+def test_weights_of_classes_come_as_those_of_samples() -> None:
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)
+    for given in (data, Noisy()):
+        batches, _, _ = train(
+            lambda given=given: feeding.feed(given, seed=7, class_weight=dict.fromkeys(range(23), 3.0))
+        )
+        assert all(batch[-1] == 3.0 for batch in batches)

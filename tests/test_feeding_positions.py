@@ -86,6 +86,7 @@ def tf_dataset() -> Any:
 Kind = Callable[[], feeding.Feed]
 KINDS: dict[str, Kind] = {
     "arrays": lambda: feeding.feed(X, Y, batch_size=6, seed=5),
+    "arrays in order": lambda: feeding.feed(X, Y, batch_size=6, shuffle=False, seed=5),
     "structures": lambda: feeding.feed({"a": X, "b": [Y, X]}, Y, sample_weight=Y[:, 0], batch_size=6, seed=5),
     "class weights": lambda: feeding.feed(X, Y, class_weight={1: 2.0}, batch_size=6, seed=5),
     "PyDataset": lambda: feeding.feed(Batches(), seed=5),
