@@ -80,9 +80,9 @@ def restore(
             f"{manifest.model}:{manifest.version} was kept weights-only, without an architecture",
             hint="build the model yourself and load the weights into it",
         )
-    saved = _Saved(manifest, parts, tensors)
+    saved = _Saved(manifest, parts, tensors, fresh=fresh_optimizer)
     with internals.unchanged_after_error(), internals.unchanged_randomness():
-        model = _first_that_works(saved, objects or {}, compile=compile, fresh=fresh_optimizer)
+        model = _first_that_works(saved, objects or {}, compile=compile)
     if compile and TORCH_RNG in saved.tensors and keras.backend.backend() == "torch":
         internals.set_torch_rng(saved.array(TORCH_RNG))
     return model
@@ -118,6 +118,7 @@ class _Saved:
     manifest: Manifest
     parts: Parts
     views: Views
+    fresh: bool = False  # what `compile` makes begins anew
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -161,7 +162,7 @@ class _Saved:
 # --- building
 
 
-def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: bool, fresh: bool) -> keras.Model:
+def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: bool) -> keras.Model:
     """Build and fill the model: without initializers where its classes let it, else the plain way.
 
     Its config is checked before anything is built from it.
@@ -171,11 +172,11 @@ def _first_that_works(saved: _Saved, objects: Mapping[str, object], *, compile: 
     check_config(config, objects)
     check_config(compile_config, objects)
     try:
-        return _build_and_fill(saved, config, compile_config, objects, internals.deferred, fresh=fresh)
+        return _build_and_fill(saved, config, compile_config, objects, internals.deferred)
     except Exception:  # noqa: BLE001 - whatever the user's classes do not allow without values, they allow with them
         pass
     try:
-        return _build_and_fill(saved, config, compile_config, objects, nullcontext, fresh=fresh)
+        return _build_and_fill(saved, config, compile_config, objects, nullcontext)
     except ModelkeepError:
         raise
     except Exception as error:
@@ -194,7 +195,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _build_and_fill(
-    saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope, *, fresh: bool
+    saved: _Saved, config: Any, compile_config: Any, objects: Mapping[str, object], scope: Scope
 ) -> keras.Model:
     config, nested = _without_nested_compile(config)  # also a copy: some from_config take their config apart
     with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
@@ -212,14 +213,14 @@ def _build_and_fill(
     first = {name for name in found.variables if not name.startswith("optimizer/")}
     _fill(found, saved, first)
     run_initializers(made or ())
-    if compile_config is not None and not fresh:
+    if compile_config is not None and not saved.fresh:
         # Only now: under TensorFlow an optimizer knows variables by what their values are held in.
         slots = _build_optimizers(found, saved, scope)
         _build_metrics(model, saved)
         found = inventory(nodes, saved.paths)
         _fill(found, saved, found.variables.keys() - first)
         run_initializers(slots)
-    _compare(found, saved, compiled=compile_config is not None, fresh=fresh)
+    _compare(found, saved, compiled=compile_config is not None)
     _finish(found, saved)
     return model
 
@@ -307,14 +308,14 @@ def _cannot_rebuild(config: Any, error: Exception) -> ModelkeepError:
 # --- filling
 
 
-def _compare(found: Inventory, saved: _Saved, *, compiled: bool, fresh: bool = False) -> None:
+def _compare(found: Inventory, saved: _Saved, *, compiled: bool) -> None:
     """Raise CannotRebuild or NotFaithful where a name stands alone on either side.
 
     Stored names are passed by where what held them was made by ``compile`` and is not there.
     """
     by_themselves = _names_loaded_by_themselves(found.nodes, saved)
     stored = saved.tensors.keys() - by_themselves - {TORCH_RNG}
-    there = {name for name in found.variables.keys() - by_themselves if not (fresh and _begins_anew(name))}
+    there = {name for name in found.variables.keys() - by_themselves if not (saved.fresh and _begins_anew(name))}
     nodes = dict(found.nodes)
     passed_by = {name for name in stored - there if _only_compile_makes(name, saved, nodes, compiled=compiled)}
     without_variable = stored - there - passed_by
