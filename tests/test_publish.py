@@ -43,6 +43,7 @@ def answers(model: keras.Model) -> Any:
     return model.predict(X, verbose=0)
 
 
+@pytest.mark.backends
 def test_a_published_checkpoint_is_a_version_with_all_that_one_has(keep: Keep) -> None:
     model = trained(keep, network())
     version = keep.publish("m-run@4", "m", tags=["nightly"])

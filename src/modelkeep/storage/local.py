@@ -40,6 +40,7 @@ _WRITE_BACK_EVERY = 4 * 2**20  # bytes; the disk works while the next ones are c
 _MAX_VECTOR = 512  # buffers a writev; Linux takes 1,024
 _ABANDONED_AFTER = 60.0  # seconds; younger files may belong to somebody who has not come to lock them
 _TICKS = (1_000, 10_000_000, 2_000_000_000)  # nanoseconds: file systems may cut times to 10 ms (exFAT) or 2 s (FAT)
+_MOST_SETTLED = 10_000
 _KERNEL_TICK = 0.01  # seconds, at the slowest
 _TEMPORARY = "write-"  # tmp/ may hold a stranger's files too, when the folder was not a store before
 _DOOMED = f"{RESERVED}/doomed"
@@ -181,6 +182,8 @@ class LocalStore:
         identity = (key, file.st_ino)
         if identity not in self._settled and time.time() - file.st_ctime < _ABANDONED_AFTER:
             os.fsync(above)
+        if len(self._settled) >= _MOST_SETTLED:
+            self._settled.clear()  # they are soon too old to be asked for, and a long training makes a great many
         self._settled.add(identity)
 
     def _delete_old(self, key: str, name: str, above: int, limit: float) -> bool:
