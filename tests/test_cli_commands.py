@@ -101,6 +101,12 @@ def test_show_goes_back_in_time(run: Run, folder: Path) -> None:
     assert answer(run, "show", "sentiment@production", "--at", moved)["version"]["version"] == "1.0.0"
 
 
+def test_show_goes_back_to_a_version_that_is_deleted_by_now(run: Run) -> None:
+    last = answer(run, "history", "sentiment")[-1]["time"]
+    run("delete", "sentiment:1.1.0")
+    assert answer(run, "show", "sentiment:1.1.0", "--at", last)["version"]["version"] == "1.1.0"
+
+
 def test_history_tells_when_who_what_and_why(run: Run) -> None:
     lines = run("history", "sentiment").splitlines()
     assert [line.split()[0] for line in lines] == ["#", "1", "2", "3"]

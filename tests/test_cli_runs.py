@@ -306,7 +306,13 @@ def test_a_run_that_is_not_there_is_named(run: Run, training: Training, capsys: 
 
 def test_show_tells_where_training_stood(run: Run, training: Training) -> None:
     text = run("show", "sentiment-run@35")
-    for words in ("sentiment-run@35", "3, and 5 steps of the next", "REASON         interval", "METRICS\nloss"):
+    for words in (
+        "sentiment-run@35",
+        "3, and 5 steps of the next",
+        "REASON         interval",
+        "METRICS\nloss",
+        "loss      0.1 █▃▁ 0.03",
+    ):
         assert words in text
     told = answer(run, "show", "sentiment-run@best")
     assert (told["version"], told["checkpoint"]["step"]) == (None, 20)
@@ -354,4 +360,5 @@ def test_a_checkpoint_becomes_a_version_with_its_metrics_and_what_the_command_sa
     assert told["version"]["tags"] == ["nightly"]
     assert told["version"]["metrics"]["loss"] == answer(run, "watch", "sentiment-run")["run"]["logs"]["loss"]
     assert told["manifest"]["lineage"]["run"].startswith("sentiment-run@2")
-    assert "lineage/curves.json" in {part["name"] for part in told["manifest"]["parts"]}
+    assert [epoch.step for epoch in Keep(store).curves("sentiment").epochs] == [1, 2]
+    assert "\n\nCURVES\nloss  " in run("show", "sentiment")

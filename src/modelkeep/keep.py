@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import keras
 
     from modelkeep.checkpoint import Checkpoint
+    from modelkeep.curves import Curves
     from modelkeep.entry import Entry, Policy
     from modelkeep.gates import Gate
     from modelkeep.gc import Swept
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 CustomObjects = Mapping[str, Any] | Iterable[Any]
 DEFAULT_STORE = "models"
 STORE_VARIABLE = "MODELKEEP_STORE"
+_CURVES = "lineage/curves.json"  # the part of a version that was published from a run
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -642,13 +644,24 @@ class Keep:
         found = self._registry.resolve(ref, at=at)
         return self._registry.version(found.model, found.record, found.targets)
 
-    def manifest(self, ref: str) -> Manifest:
-        """What a version, or a checkpoint, says of itself, checked to be its own.
+    def manifest(self, ref: str, *, at: Moment | None = None) -> Manifest:
+        """What a version (``at`` a time), or a checkpoint, says of itself, checked to be its own.
 
         Raises NotFound's kin, IntegrityError, FormatTooNew.
         """
         checkpoint = self.checkpoint(ref)
-        return self.resolve(ref).manifest if checkpoint is None else self._runs.manifest(checkpoint)
+        return self.resolve(ref, at=at).manifest if checkpoint is None else self._runs.manifest(checkpoint)
+
+    def curves(self, ref: str, *, at: Moment | None = None) -> Curves:
+        """What the training that a version was published from, or a checkpoint's, had logged by then; else nothing.
+
+        Raises NotFound's kin, IntegrityError, FormatTooNew.
+        """
+        from modelkeep.curves import Curves
+        from modelkeep.runs import CURVES
+
+        part = next((part for part in self.manifest(ref, at=at).parts if part.name in (CURVES, _CURVES)), None)
+        return Curves() if part is None else Curves.from_json(self._registry.blobs.get(part.digest))
 
     def models(self) -> list[ModelSummary]:
         """Every model, by name."""
@@ -1054,7 +1067,7 @@ class Keep:
         except (NotFound, IntegrityError, FormatTooNew):
             return {}, {}  # likewise: the run may be another store's, or retention have let the checkpoint go
         known = {tensor.digest: tensor.pieces for tensor in manifest.tensors}
-        return known, {"lineage/curves.json": curves.to_json()} if curves.count or curves.epochs else {}
+        return known, {_CURVES: curves.to_json()} if curves.count or curves.epochs else {}
 
     def _manifest_or_none(self, ref: str | None) -> Manifest | None:
         try:

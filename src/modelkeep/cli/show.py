@@ -9,16 +9,19 @@ import click
 import msgspec
 
 from modelkeep.checkpoint import Checkpoint
-from modelkeep.cli import shapes
+from modelkeep.cli import chart, shapes
 from modelkeep.cli.answer import Answer, Block, Lines, Raw, Table
 from modelkeep.cli.command import command, ref_argument
 from modelkeep.cli.wording import moment, pointing, short
 from modelkeep.sizes import human_bytes
 
 if TYPE_CHECKING:
+    from modelkeep.curves import Curves
     from modelkeep.keep import Keep
     from modelkeep.manifest import Manifest, Tensor, TensorSpec, Transfer
     from modelkeep.version import Version
+
+_CURVE = 30  # characters
 
 
 @command("show", example="modelkeep show sentiment@production --at 2026-05-01", shape="Whole")
@@ -39,19 +42,21 @@ def run(keep: Keep, ref: str, at: str | None, raw: bool) -> Answer:
         from modelkeep.manifest import encode
 
         return Answer(msgspec.Raw(encode(manifest)), [Raw(encode(manifest))])
-    content = msgspec.to_builtins(manifest)
+    content, curves = msgspec.to_builtins(manifest), keep.curves(ref, at=at)
     if isinstance(found, Checkpoint):
-        shape = shapes.Checkpoint.of(keep.run(found.run), found)
-        return Answer(shapes.Whole(checkpoint=shape, manifest=content), list(_blocks(found, manifest)))
-    return Answer(shapes.Whole(version=shapes.Version.of(found), manifest=content), list(_blocks(found, manifest)))
+        value = shapes.Whole(checkpoint=shapes.Checkpoint.of(keep.run(found.run), found), manifest=content)
+    else:
+        value = shapes.Whole(version=shapes.Version.of(found), manifest=content)
+    return Answer(value, list(_blocks(found, manifest, curves)))
 
 
-def _blocks(found: Version | Checkpoint, manifest: Manifest) -> Iterator[Block]:
+def _blocks(found: Version | Checkpoint, manifest: Manifest, curves: Curves) -> Iterator[Block]:
     """Everything there is to see, without what is empty."""
     version = None if isinstance(found, Checkpoint) else found
     yield _standing(found, manifest) if isinstance(found, Checkpoint) else _facts(found, manifest)
     sections: dict[str, Sequence[Sequence[str]]] = {
         "METRICS": _values(found.metrics),
+        "CURVES": [_curve(name, curves) for name in curves.names()],
         "METADATA": _values(manifest.metadata),
         "AVERAGE OF": [(parent,) for parent in manifest.lineage.parents],
         "TRANSFERS": [(each.source, _counts(each), _pairs(each.options)) for each in manifest.lineage.transfers],
@@ -130,6 +135,13 @@ def _values(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {short(value)}" for name, value in values.items())
+
+
+def _curve(name: str, curves: Curves) -> tuple[str, str]:
+    """``0.7 █▅▃▂▁▁ 0.2``: by epoch where there are some, else by step."""
+    points = [point for point in curves.epochs if name in point.logs] or curves.steps
+    values = [point.logs[name] for point in points if name in point.logs]
+    return name, f"{short(values[0])} {chart.bars(values, _CURVE)} {short(values[-1])}"
 
 
 def _counts(transfer: Transfer) -> str:
