@@ -1,8 +1,8 @@
 """Variables that lie in parts on several devices (``keras.distribution``), kept part by part.
 
-Each part is a tensor of its own, ``<name>#<number>``, and ``shards.json`` says where in the whole it lies. A whole is put
-together in host memory, one at a time, and handed to as many devices as the variable that takes it lies on: as many as
-before, others, or one. No device ever holds more than its own part.
+Each part is a tensor of its own, ``<name>#<number>``, and ``shards.json`` says where in the whole it lies. A whole is
+put together in host memory, one at a time, and handed to as many devices as the variable that takes it lies on: as many
+as before, others, or one. No device ever holds more than its own part.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Wholes:
         fits = len(there) == len(whole["parts"]) and covered == prod(whole["shape"])
         inside = all(
             len(start) == len(tensor.shape) == len(whole["shape"])
-            and all(0 <= at and at + n <= most for at, n, most in zip(start, tensor.shape, whole["shape"], strict=True))
+            and all(at >= 0 and at + n <= most for at, n, most in zip(start, tensor.shape, whole["shape"], strict=True))
             for tensor in there
             for start in [whole["parts"][tensor.name]]
         )
