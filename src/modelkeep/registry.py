@@ -226,7 +226,7 @@ class Registry:
         """
         ref = ref if isinstance(ref, Ref) else parse_ref(ref)
         if isinstance(ref.selector, Step):
-            _no_version(ref)  # rather than that there is no such model
+            raise _no_version(ref)  # rather than that there is no such model
         state = self.ledgers.state(ref.model) if at is None else self.ledgers.state_at(ref.model, moment(at))
         return self._select(state, ref)
 
@@ -241,7 +241,7 @@ class Registry:
             case ByDigest(prefix):
                 return Resolved(ref.model, self._by_digest(state, prefix))
             case Step():
-                _no_version(ref)
+                raise _no_version(ref)
             case ByAlias(alias):
                 targets = state.pointing(alias).targets
                 return Resolved(ref.model, state.live_record(largest_share(targets)), alias, targets)
@@ -535,8 +535,8 @@ def largest_share(targets: Mapping[str, float]) -> str:
     return max(targets, key=lambda version: (targets[version], precedence(version)))
 
 
-def _no_version(ref: Ref) -> NoReturn:
-    raise VersionNotFound(
+def _no_version(ref: Ref) -> VersionNotFound:
+    return VersionNotFound(
         f"{ref} is a checkpoint of a training run, and no version", hint=f"make it one: modelkeep publish {ref} NAME"
     )
 
