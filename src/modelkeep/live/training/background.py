@@ -7,16 +7,19 @@ finishes the checkpoint it was writing.
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - registers what it does at exit, before this module does
+import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 Job = Callable[[], object]
 _LET_GO = 0.001  # seconds in which the loop goes on to its next step: a job holds the interpreter's lock for up to 5 ms
+_NICE = 5  # enough for steps to take as long as ever; more would keep a last checkpoint from a busy machine
 
 
 class Background:
@@ -88,6 +91,7 @@ class Background:
         except IndexError:
             return
         time.sleep(_LET_GO)
+        _step_back()
         try:
             job()
         except BaseException as error:  # noqa: BLE001 - it is raised again where somebody hears it
@@ -104,6 +108,13 @@ class Background:
         self._idle.wait()
         if self._error is not None:
             sys.excepthook(type(self._error), self._error, self._error.__traceback__)
+
+
+def _step_back() -> None:
+    """Let training have the processors first; threads that a job starts inherit it. On Linux, where each has its own."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
 
 
 _not_heard_of: set[Background] = set()  # what still runs, or failed and was not asked since
