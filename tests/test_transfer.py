@@ -451,6 +451,15 @@ def test_the_lineage_of_what_is_saved_names_the_source_and_what_it_gave(keep: mk
     assert (told.copied.parameters, told.unused.tensors, told.options) == (15, 2, {"freeze": True})
 
 
+def test_a_checkpoint_gives_what_the_training_came_to(tmp_path: Path) -> None:
+    store, trained, model = mk.open(tmp_path), net(2, 1), net(2, 4)
+    trained.compile("sgd", "mse")
+    store.checkpoints("run", every_steps=1).fit(trained, np.ones((4, 3)), np.ones((4, 1)), batch_size=2, verbose=0)
+    done = store.transfer("run@2", model, on_mismatch="skip")
+    assert done.source == store.transfer("run@last", model, exclude="b", dry_run=True).source == "run@2"
+    assert np.array_equal(values(model)["a/kernel"], values(trained)["a/kernel"])
+
+
 def test_damage_in_the_source_is_found_before_anything_changes(keep: mk.Keep, tmp_path: Path) -> None:
     store = mk.open(tmp_path / "store")
     store.save(net(3, 400, inputs=1000), "large", check=False)
