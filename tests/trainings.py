@@ -312,7 +312,7 @@ def model_checkpoint(run: Run) -> None:
 def csv_logger(run: Run) -> None:
     path = run.folder / "log.csv"
     model = noisy()
-    run.fit(model, X, Y, callbacks=[callbacks.CSVLogger(str(path), append=True)], finish=False)
+    run.fit(model, X, Y, callbacks=[callbacks.CSVLogger(str(path))], finish=False)
     run.finish(model, log=path.read_text())
 
 

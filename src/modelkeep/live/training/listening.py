@@ -23,7 +23,7 @@ from modelkeep.checkpoint import Reason
 from modelkeep.curves import Curves, Point, differing, numbers
 from modelkeep.live import internals, origins
 from modelkeep.live.tensors import Array
-from modelkeep.live.training import callback_states, randomness
+from modelkeep.live.training import callback_states, randomness, state
 from modelkeep.live.training.feeding import Feed
 from modelkeep.live.training.interruption import Interruption
 from modelkeep.live.training.keeping import Keeper, Standing
@@ -67,7 +67,9 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._say = say
         self._standing = Standing() if resumption is None else resumption.standing
         self._curves = Curves() if resumption is None else resumption.curves.copy()
-        self._logs: Mapping[str, Any] = {} if resumption is None else resumption.value["logs"]
+        # What the newest step logged, and the numbers of it: a metric may also be an array.
+        self._logged: Mapping[str, Any] = {} if resumption is None else resumption.value["logs"]
+        self._logs: Mapping[str, float] = numbers(self._logged)
         # Weakly: when it is gone, so is the `fit`, whatever ended it.
         self._callbacks: Callable[[], Any] = lambda: None
         self._interruption = Interruption(lambda: self._callbacks() is not None)
@@ -147,7 +149,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         before = self._standing
         done = self._steps_in_epoch(batch)
         self._standing = replace(before, step=before.step + done - before.step_in_epoch, step_in_epoch=done)
-        self._logs = numbers(logs or {})
+        self._logged = logs or {}
+        self._logs = numbers(self._logged)
         self._log_step()
         if not self._stepped:
             self._stepped = True
@@ -245,7 +248,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def _value(self) -> dict[str, Any]:
         return {
-            "logs": dict(self._logs),
+            "logs": {name: value for name, value in self._logged.items() if state.is_plain(value)},
             "random": randomness.capture() if self._before_validation is None else self._before_validation.random,
             "random_at_epoch": self._random_at_epoch,
             "callbacks": callback_states.capture_all(self._others),
@@ -333,7 +336,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             if self._skip_to:
                 if feed is None:
                     _pass_by(arguments[-1], per_call)
-                return (self._logs, arguments[0]) if backend == "jax" else self._logs  # which gives its state on, too
+                # JAX gives its state on, too.
+                return (self._logged, arguments[0]) if backend == "jax" else self._logged
             if feed is not None and backend == "tensorflow":
                 feed.around(arguments[-1], per_call)
             return function(*arguments)
