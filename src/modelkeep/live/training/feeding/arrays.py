@@ -37,6 +37,7 @@ class ArrayFeed(FetchedFeed):
         self._shuffle = shuffle
         self._seed = seed
         self._order: tuple[int, Array] | None = None
+        self._in_graph = False  # whether TensorFlow takes the batches, where nobody counts them
         self._from = Cursor()  # where the step under way takes its first batch, under TensorFlow
 
     def order(self, number: int) -> Array:
@@ -136,6 +137,7 @@ class ArrayFeed(FetchedFeed):
         """A pipeline in TensorFlow's graph. It gathers ahead within a pass: the order is known, nothing is drawn."""
         import tensorflow as tf
 
+        self._in_graph = True
         with tf.device("CPU:0"):  # outside of the graph, which would hold them as constants
             tensors = keras.tree.map_structure(
                 lambda array: tf.convert_to_tensor(array) if isinstance(array, np.ndarray) else array,
@@ -164,6 +166,8 @@ class ArrayFeed(FetchedFeed):
 
     def around(self, iterator: Any, steps: int = 1) -> None:
         """TensorFlow takes up to ``steps`` batches from here on, none of them beyond the pass."""
+        if not self._in_graph:
+            return
         if self._cursor.index == self._length():
             self._next_pass()
         self._from = self._cursor

@@ -13,7 +13,6 @@ from blake3 import blake3
 
 from modelkeep.live import internals
 from modelkeep.live.training import state
-from modelkeep.live.training.feeding import drawing
 
 Kept: TypeAlias = dict[str, Any]
 
@@ -124,7 +123,7 @@ def generator_state(value: Any) -> Any | None:
     """The state of a generator of random numbers (Python's, NumPy's, torch's) as plain values; None if it is none."""
     match value:
         case random.Random():
-            return drawing.python_state(value.getstate())
+            return value.getstate()
         case np.random.Generator():
             return value.bit_generator.state
         case np.random.RandomState():
@@ -138,7 +137,7 @@ def set_generator(generator: Any, kept: Any) -> None:
     """Put back what :func:`generator_state` gave of a generator of the same kind."""
     match generator:
         case random.Random():
-            generator.setstate(drawing.to_python_state(kept))
+            generator.setstate(kept)
         case np.random.Generator():
             generator.bit_generator.state = kept
         case np.random.RandomState():

@@ -20,7 +20,7 @@ States: TypeAlias = dict[str, Any]
 
 def capture() -> States:
     """Where the global generators stand, as plain values and arrays."""
-    states: States = {"python": python_state(random.getstate()), "numpy": np.random.get_state(legacy=False)}
+    states: States = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
     if "torch" in sys.modules:
         states["torch"] = internals.torch_rng()
     return states
@@ -28,7 +28,7 @@ def capture() -> States:
 
 def restore(states: States) -> None:
     """Put the global generators where they stood."""
-    random.setstate(to_python_state(states["python"]))
+    random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     if "torch" in states and "torch" in sys.modules:
         internals.set_torch_rng(np.asarray(states["torch"]))
@@ -42,14 +42,3 @@ def unchanged() -> Iterator[None]:
         yield
     finally:
         restore(states)
-
-
-def python_state(state: tuple[Any, ...]) -> dict[str, Any]:
-    """The state of a ``random.Random`` with its 625 words as one array, uint32."""
-    version, words, gauss = state
-    return {"version": version, "words": np.array(words, dtype=np.uint32), "gauss": gauss}
-
-
-def to_python_state(value: dict[str, Any]) -> tuple[Any, ...]:
-    """The way back of :func:`python_state`."""
-    return value["version"], tuple(np.asarray(value["words"]).tolist()), value["gauss"]
