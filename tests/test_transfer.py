@@ -528,3 +528,22 @@ def test_a_stage_alone_is_taken_out_of_a_residual_network(tmp_path: Path) -> Non
     assert {o.target.partition("_block")[0] for o in done.copied} == {"conv2"}  # type: ignore[union-attr]
     assert len(done.copied) == 18
     assert len(done.excluded) == len(model.weights) - 18
+
+
+@pytest.mark.parametrize("ending", ["model.weights.h5", "model.npz"])
+def test_weights_that_a_model_or_a_class_of_ones_own_holds_are_found(ending: str, tmp_path: Path) -> None:
+    class Scaled(keras.Model):
+        def build(self, shape: Any) -> None:
+            self.factor = self.add_weight(shape=(2,), name="factor")
+            self.within = Scaling()
+            self.within.build(shape)
+
+    class Scaling(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.by = self.add_weight(shape=(3,), name="by", initializer="uniform")
+
+    source, model = Scaled(), Scaled()
+    source.build((None, 3))
+    model.build((None, 3))
+    assert counts(from_file(written(source, tmp_path, ending), model, Terms())) == {"copied": 2}
+    assert all(map(np.array_equal, values(source).values(), values(model).values()))

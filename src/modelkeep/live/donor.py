@@ -95,8 +95,11 @@ def renamed(donated: Donated, name: str, network: Network) -> Donated:
     return replace(donated, layer=layer, within=within, path=None, feeds=None, renamed=True)
 
 
-def holders(tensors: Iterable[Donated]) -> list[Holder[Donated]]:
-    """The layers that tensors belong to, in the source's order."""
+def holders(tensors: Iterable[Donated], network: Network) -> list[Holder[Donated]]:
+    """The layers that tensors belong to, in the source's order.
+
+    Where the source does not tell a layer's class, a name that Keras gives to a class of the network's tells it.
+    """
     groups: dict[object, list[Donated]] = {}
     for one in tensors:
         groups.setdefault((one.layer, one.path), []).append(one)
@@ -105,7 +108,7 @@ def holders(tensors: Iterable[Donated]) -> list[Holder[Donated]]:
             names=first.layer,
             weights=tuple(Weight(one.within, one.key, one.tensor.shape, one) for one in group),
             path=first.path,
-            kind=first.listed.kind if first.listed else None,
+            kind=first.listed.kind if first.listed else network.kind_of(first.layer),
             place=first.place,
             feeds=first.feeds,
             renamed=first.renamed,
@@ -299,4 +302,4 @@ def _by_name(tensors: Iterable[ForeignTensor], variables: Mapping[str, str], net
     for tensor in tensors:
         name = variables.get(tensor.name, tensor.name).partition(":")[0]
         layer, within = network.split(tuple(name.split("/")))
-        yield Donated(tensor, layer, within)
+        yield Donated(tensor, layer, within, path=None if layer else "")

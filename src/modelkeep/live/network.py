@@ -12,8 +12,8 @@ from modelkeep.errors import CannotRebuild, UnsafeContent, UsageError
 from modelkeep.live import capture, internals
 from modelkeep.live.correspondence import Holder, Weight, stem_of
 from modelkeep.live.internals import Variable
-from modelkeep.live.outline import Listed, Names, outline, wiring
-from modelkeep.live.variables import inventory
+from modelkeep.live.outline import Listed, Names, outline, snake_case, wiring
+from modelkeep.live.variables import inventory, without_number
 
 _IN_MODELS = re.compile(r"(?:layers/[^/]+/)*layers/[^/]+")
 
@@ -34,6 +34,11 @@ class Network:
             if stem_of(name) in stems:
                 return names[:index], names[index:]
         return names[:-1], names[-1:]
+
+    def kind_of(self, names: Names) -> str | None:
+        """The class of the model's layers that Keras calls so."""
+        stem = without_number(names[-1]) if names else ""
+        return next((holder.kind for holder in self.holders if holder.kind and snake_case(holder.kind) == stem), None)
 
     def path_of(self, path: str) -> str:
         """The path of the layer that a path of Keras' files lies in: one of the model's, else by their form."""
@@ -61,12 +66,13 @@ def network_of(model: keras.Model) -> Network:
     listed = {one.path: one for one in _outline(model)}
     members: dict[str, list[Weight[Variable]]] = {}
     names: dict[int, str] = {}
+    keys = {id(v): key for _, node in nodes for key, v in (internals.saved_variables(node) or {}).items()}
     for place, variable in inventory(nodes).variables.items():
         if not place.startswith("weights/"):
             continue
         path, _, index = f"/{place.removeprefix('weights/')}".rpartition("/vars/")
         layer, *inner = _layer_and_within(path.strip("/"), by_path)
-        key = f"{path.strip('/').removeprefix(layer).strip('/')}/vars/{index}".lstrip("/")
+        key = f"{path.strip('/').removeprefix(layer).strip('/')}/vars/{keys.get(id(variable), index)}".lstrip("/")
         within = (*(by_path[each].name for each in inner), _own(variable))
         shape = tuple(int(length) for length in variable.shape)
         members.setdefault(layer, []).append(Weight(within, key, shape, variable))

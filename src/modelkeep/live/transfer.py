@@ -500,7 +500,7 @@ class _Plan:
         tensors = [renamed(one, rename(one.name), self.network) for one in self.donor.tensors]
         rename.check(self.sources.values())
         closed = [h for h in self.network.holders if all(id(v) in self.excluded for v in _variables(h))]
-        return correspond(holders(tensors), self.network.holders, self.terms.match, closed)
+        return correspond(holders(tensors, self.network), self.network.holders, self.terms.match, closed)
 
     def _steps(self) -> Iterator[_Step]:
         for source, target, rule in self.found.pairs:
