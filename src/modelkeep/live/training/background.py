@@ -111,7 +111,7 @@ class Background:
 
 
 def _step_back() -> None:
-    """Let training have the processors first, on Linux, where each thread has a priority; those it starts inherit it."""
+    """Let training have the processors first, on Linux, where each thread has a priority and hands it on."""
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
