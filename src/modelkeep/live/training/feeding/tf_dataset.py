@@ -181,6 +181,12 @@ class DatasetFeed(Feed):
         """The dataset, which gives the iterators that this feed keeps."""
         return _giving(self._dataset, self._next_iterator)
 
+    def get_numpy_iterator(self) -> Iterator[Any]:
+        """The form of a batch, for a model that is built by its first one; of the dataset nothing is read."""
+        yield keras.tree.map_structure(
+            lambda spec: keras.KerasTensor(tuple(spec.shape), spec.dtype.name), self._dataset.element_spec
+        )
+
     def _next_iterator(self) -> Any:
         if self._passes.now is None or (self._used and self._handed_out):
             self._renew()
