@@ -179,7 +179,7 @@ def test_another_learning_rate_in_compile_is_said_and_the_kept_one_is_used(tmp_p
 def test_a_step_that_gives_another_loss_when_it_is_trained_again_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelkeep.live.training.listening._TELL_EVERY", 0.0)
+    monkeypatch.setattr("modelkeep.live.training.keeping.TELL_EVERY", 0.0)
 
     class Shake(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -307,6 +307,29 @@ def test_an_optimizer_that_the_model_was_not_compiled_with_is_kept_where_it_is_g
         with pytest.raises(NotFaithful, match="not the optimizers"):
             run.restore(model, optimizers={"sgd": optimizer})
     assert weights(model) == weights(whole)
+
+
+def test_a_run_is_gone_on_with_in_the_way_it_was_begun(tmp_path: Path) -> None:
+    loop(tmp_path / "loop", 5)
+    with pytest.raises(UsageError, match="as the run was begun"):
+        checkpoints(tmp_path / "loop").callback()
+    with pytest.raises(UsageError, match="as the run was begun"):
+        checkpoints(tmp_path / "loop").fit(network(), X, Y, verbose=0)
+    network().fit(X, Y, verbose=0, callbacks=[checkpoints(tmp_path / "callback").callback()])
+    with pytest.raises(UsageError, match="does not tell where the data stood"):
+        checkpoints(tmp_path / "callback").fit(network(), X, Y, epochs=2, verbose=0)
+
+
+def test_a_loop_of_ones_own_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelkeep.live.training.keeping.TELL_EVERY", 0.0)
+    model = network()
+    with checkpoints(tmp_path, every_steps=100) as run:
+        for step in range(1, 5):
+            run.save(step, model, metrics={"loss": 1 / step})
+            time.sleep(0.03)
+    progress = mk.open(tmp_path).run("run").progress
+    assert progress.step >= 3
+    assert progress.logs == {"loss": 1 / progress.step}
 
 
 def test_any_step_that_is_still_there_can_be_gone_back_to(tmp_path: Path) -> None:

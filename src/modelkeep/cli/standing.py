@@ -93,6 +93,8 @@ def seconds(time: str) -> float:
 def _all_steps(run: Run) -> float | None:
     """How many steps all epochs will have, by those that are done."""
     of = run.progress and run.progress.of
+    if run.progress and of and run.progress.steps_per_epoch:
+        return of * run.progress.steps_per_epoch
     with suppress(IntegrityError, FormatTooNew):  # runs are listed, whatever is damaged
         if of and run.curves.epochs:
             last = run.curves.epochs[-1]

@@ -15,7 +15,7 @@ import numpy as np
 
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
-from modelkeep.errors import CheckpointNotFound, FormatTooNew, IntegrityError, RunNotFound
+from modelkeep.errors import CheckpointNotFound, FormatTooNew, IntegrityError, RunNotFound, UsageError
 from modelkeep.live import internals
 from modelkeep.live.training import feeding, randomness
 from modelkeep.live.training.interruption import Interruption
@@ -145,6 +145,11 @@ class Checkpoints:
     def _go_to(self, feed: feeding.Feed, resumption: Resumption, epochs: int) -> int:
         """Let the feed go on where it stood; returns the epoch that ``fit`` begins with."""
         standing = resumption.standing
+        if resumption.value.get("feed") is None:
+            raise UsageError(
+                f"{resumption.checkpoint.ref} was not kept by fit, so it does not tell where the data stood",
+                hint="go on as the run was begun: checkpoints.callback(), or restore and save in a loop of your own",
+            )
         for finding in feed.go_to(resumption.value["feed"]):
             self._say(finding)
         if keras.backend.backend() == "torch":  # elsewhere a step that is done fetches nothing
@@ -158,7 +163,13 @@ class Checkpoints:
         come in the same order again. Give ``shuffle=False``, or data that is shuffled by Python's, NumPy's or torch's
         random numbers as they stand at an epoch's beginning; what TensorFlow shuffles comes in another order.
         """
-        return self._listen(self._newest(), None)
+        resumption = self._newest()
+        if resumption is not None and "callbacks" not in resumption.value:
+            raise UsageError(
+                f"{resumption.checkpoint.ref} was kept by a loop of its own: it does not tell what callbacks remember",
+                hint="go on as the run was begun: restore and save in a loop of your own",
+            )
+        return self._listen(resumption, None)
 
     # --- by a loop of one's own
 
@@ -189,8 +200,11 @@ class Checkpoints:
         logs = dict(metrics or {})
         if step > self._step:
             self._curves.add_step(step, epoch, logs)
+            if self._loop_events is not None:
+                self._loop_events.step(step, logs)
         self._step, self._epoch = step, epoch
         if not due:
+            keeper.tell(Standing(step, epoch), logs, self._curves)
             return False
         value = {"logs": logs, "random": randomness.capture(), "extra": extra}
         keeper.keep(
@@ -265,12 +279,16 @@ class Checkpoints:
         return Keeper(self._runs, self._blobs, self.run, self._retention)
 
     def _close_keeper(self) -> None:
+        events = self.__dict__.pop("_loop_events", None)
+        if events is not None:
+            events.close()
         keeper = self.__dict__.pop("_keeper", None)
         if keeper is not None:
             keeper.close()
 
     def _newest(self) -> Resumption | None:
         """What training goes on from; None for a run that has no checkpoint yet."""
+        self._close_keeper()
         Keeper.settle(self._runs, self.run)
         try:
             checkpoint = self._runs.find(self.run, "last")
@@ -289,7 +307,7 @@ class Checkpoints:
             resumption=resumption,
             feed=feed,
             earlier=self._logged_since(resumption),
-            events=self._events(resumption),
+            events=self._events(0 if resumption is None else resumption.standing.step),
             say=self._say,
         )
 
@@ -304,12 +322,17 @@ class Checkpoints:
         except (IntegrityError, FormatTooNew):
             return None  # it was for comparing alone
 
-    def _events(self, resumption: Resumption | None) -> Any:
+    @cached_property
+    def _loop_events(self) -> Any:
+        return self._events(self._step)
+
+    def _events(self, at: int) -> Any:
+        """Event files for what comes after step ``at``; None where nobody wants any."""
         if self._tensorboard is None:
             return None
         from modelkeep.live.training.tensorboard import Events
 
-        return Events(self._tensorboard, None if resumption is None else resumption.standing.step)
+        return Events(self._tensorboard, at or None)
 
     def _say(self, finding: Finding) -> None:
         self.findings.append(finding)

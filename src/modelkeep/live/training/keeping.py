@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import keras
+import msgspec
 from msgspec.structs import replace as replace_fields
 
 import modelkeep
@@ -38,6 +39,7 @@ Optimizers: TypeAlias = Mapping[str, keras.optimizers.Optimizer]
 STATE = "training/state.msgpack"
 CURVES = "training/curves.json"
 TRAINING = "training/"
+TELL_EVERY = 2.0  # seconds between two accounts of the progress
 OTHERS = "others"  # the path of optimizers that the model was not compiled with
 NONE: Mapping[str, Any] = {}
 _MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain", ".msgpack": "application/msgpack"}
@@ -80,6 +82,8 @@ class Keeper:
         self._manifest: Manifest | None = None  # of the newest checkpoint
         self._follows: int | None = None
         self._lineage = Lineage()  # what the checkpoint that training goes on from came from
+        self._told = time.monotonic()
+        self._kept_at = 0  # the step of the newest checkpoint
         _all.add(self)
 
     @staticmethod
@@ -103,7 +107,7 @@ class Keeper:
     def go_on_from(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
         """Let the next checkpoint follow this one; what it shares with it is not written again."""
         self._lineage = manifest.lineage
-        self._manifest, self._follows = manifest, checkpoint.number
+        self._manifest, self._follows, self._kept_at = manifest, checkpoint.number, checkpoint.step
 
     def prepare(self, model: keras.Model, optimizers: Optimizers = NONE) -> tuple[Finding, ...]:
         """Do ahead of the first step what would hold up the first checkpoint.
@@ -176,11 +180,30 @@ class Keeper:
         )
         job = partial(self._write, subject, subject.snapshots.take(), draft, packed, curves.copy(), dict(instead))
         self._background.submit(job)
+        self._told, self._kept_at = time.monotonic(), standing.step
 
-    def tell(self, progress: Progress) -> None:
-        """Let others see how far the run is, unless something is being written just now."""
-        if not self.busy:
-            self._background.submit(partial(self._runs.put_progress, self._run, progress))
+    def tell(
+        self,
+        standing: Standing,
+        logs: Mapping[str, float],
+        curves: Curves,
+        *,
+        of: int | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        """Let others see how far the run is: every two seconds at most, and not while something is being written."""
+        if self.busy or time.monotonic() - self._told < TELL_EVERY:
+            return
+        self._told = time.monotonic()
+        progress = Progress(
+            step=standing.step,
+            epoch=standing.epoch,
+            of=of,
+            steps_per_epoch=steps_per_epoch,
+            logs=dict(logs),
+            curves=msgspec.json.decode(curves.since(self._kept_at).to_json()),
+        )
+        self._background.submit(partial(self._runs.put_progress, self._run, progress))
 
     def raise_if_failed(self) -> None:
         """Raise what went wrong in the background, once."""

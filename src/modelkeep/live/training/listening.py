@@ -10,14 +10,12 @@ callback hears of a step until the first one that is not done.
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
-import msgspec
 
 from modelkeep.checkpoint import Reason
 from modelkeep.curves import Curves, Point, differing, numbers
@@ -30,9 +28,6 @@ from modelkeep.live.training.keeping import Keeper, Standing
 from modelkeep.live.training.resuming import Resumption
 from modelkeep.live.training.schedule import Schedule
 from modelkeep.report import Finding, Severity
-from modelkeep.runs import Progress
-
-_TELL_EVERY = 2.0  # seconds between two accounts of the progress
 
 Say = Callable[[Finding], None]
 
@@ -81,8 +76,6 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._compiled: Any = None  # what `compile` was told when the run began
         self._before_validation: _Validation | None = None
         self._train_function: Callable[..., Any] | None = None
-        self._told = time.monotonic()
-        self._kept_at = self._standing.step
         self._training = self._stepped = False
 
     # --- what Keras calls
@@ -221,9 +214,9 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self._leave(finished=finished)
         if due:
             self._keep(reason, finished=finished)
-        elif time.monotonic() - self._told >= _TELL_EVERY:
-            self._told = time.monotonic()
-            self._keeper.tell(self._progress())
+        else:
+            of, steps = self.params.get("epochs"), self.params.get("steps")
+            self._keeper.tell(self._standing, self._logs, self._curves, of=of, steps_per_epoch=steps)
 
     def _leave(self, *, finished: bool = False) -> None:
         self._keep("signal", finished=finished)
@@ -243,8 +236,6 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             instead={} if self._before_validation is None else self._before_validation.metrics,
         )
         self._schedule.kept()
-        self._kept_at = self._standing.step
-        self._told = time.monotonic()
 
     def _value(self) -> dict[str, Any]:
         return {
@@ -263,16 +254,6 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         if self._standing.step_in_epoch or not self._curves.epochs:
             return dict(self._logs)
         return dict(self._curves.epochs[-1].logs)
-
-    def _progress(self) -> Progress:
-        curves = self._curves.since(self._kept_at)
-        return Progress(
-            step=self._standing.step,
-            epoch=self._standing.epoch,
-            of=self.params.get("epochs"),
-            logs=dict(self._logs),
-            curves=msgspec.json.decode(curves.to_json()),
-        )
 
     def _steps_in_epoch(self, batch: int) -> int:
         """Steps done in the epoch: the last execution of an epoch may hold fewer than the others."""
