@@ -16,9 +16,11 @@ TensorFlow checkpoints, exports
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +31,7 @@ from modelkeep.formats.forms import look, title_of
 from modelkeep.formats.limits import DEFAULT, Limits
 from modelkeep.formats.saved_model import OWN
 from modelkeep.legacy.names import without_slashes
-from modelkeep.live import opening
+from modelkeep.live import opening, shards
 from modelkeep.live.capture import CONFIG
 from modelkeep.live.correspondence import Holder, Weight, paired
 from modelkeep.live.internals import Variable
@@ -37,7 +39,7 @@ from modelkeep.live.network import Network
 from modelkeep.live.outline import Listed, Names, outline, wiring
 from modelkeep.live.reading import legacy_weights, saved_model
 from modelkeep.live.stored import Stored
-from modelkeep.live.tensors import Array, array
+from modelkeep.live.tensors import array, numpy_dtype
 from modelkeep.manifest import Manifest
 from modelkeep.storage.blobs import Blobs
 
@@ -139,8 +141,9 @@ def of_version(manifest: Manifest, blobs: Blobs, network: Network, *, name: str,
     Raises CannotLoad for one that holds no weights of a Keras model.
     """
     stored = Stored(manifest, blobs)
-    wanted = [tensor for tensor in manifest.tensors if tensor.name.startswith("weights/")]
-    if not wanted:
+    ours = (tensor for tensor in manifest.tensors if tensor.name.startswith("weights/"))
+    wholes = shards.Wholes.of(manifest, ours, stored.part)
+    if not wholes.merged:
         raise CannotLoad(f"{name} holds no weights of a Keras model", hint="take them from a version that does")
     named = [
         (
@@ -148,20 +151,16 @@ def of_version(manifest: Manifest, blobs: Blobs, network: Network, *, name: str,
                 tensor.name.removeprefix("weights/"),
                 tensor.dtype,
                 tensor.shape,
-                tensor.nbytes,
-                _reader(stored, tensor.name),
+                prod(tensor.shape) * numpy_dtype(tensor.dtype).itemsize,
+                partial(wholes.array, tensor.name, lambda part: array(*stored.tensor(part))),
             ),
             tensor.variable,
         )
-        for tensor in wanted
+        for tensor in wholes.merged.values()
     ]
     config = json.loads(stored.part(CONFIG)) if manifest.kind == "whole" else None
     states = tuple(t.name for t in manifest.tensors if t.name.startswith(("state/", "optimizer/")))
     return Donor(name, f"{name}@{digest}", digest, tuple(_by_path(named, config, {}, network)), states)
-
-
-def _reader(stored: Stored, name: str) -> Callable[[], Array]:
-    return lambda: array(*stored.tensor(name))
 
 
 # --- files

@@ -207,6 +207,21 @@ def is_uninitialized(variable: Variable) -> bool:
     return variable._value is None
 
 
+def sharding(variable: Variable) -> Any:
+    """How JAX spreads a variable over several devices, or will once it has a value; None where it lies on one."""
+    if keras.backend.backend() != "jax":
+        return None
+    if not is_uninitialized(variable):
+        found = variable.value.sharding
+    elif (distribution := keras.distribution.distribution()) is not None:
+        layout = distribution.get_variable_layout(variable)
+        # Not in every Keras; without it the value passes through the first device.
+        found = getattr(layout, "backend_layout", None)
+    else:
+        found = None
+    return found if found is not None and len(found.device_set) > 1 else None
+
+
 def initialize(variable: Variable, tensor: Any, *, trainable: bool) -> None:
     """Give a deferred variable its first value: ``tensor`` itself, of the backend's own kind, not a copy.
 

@@ -126,16 +126,16 @@ class _Saved:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return self._wholes.merged()
+        return self._wholes.merged
 
     @cached_property
     def _wholes(self) -> shards.Wholes:
-        stored = {
-            tensor.name: tensor
+        ours = (
+            tensor
             for tensor in self.manifest.tensors
             if tensor.name in self.views and tensor.name.startswith(("weights/", "state/", "optimizer/"))
-        }
-        return shards.Wholes(stored, self.json(shards.PART) if self.has(shards.PART) else {})
+        )
+        return shards.Wholes.of(self.manifest, ours, self.parts)
 
     @cached_property
     def paths(self) -> dict[str, str | None]:

@@ -8,18 +8,20 @@ as before, others, or one. No device ever holds more than its own part.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 
-from modelkeep.errors import IntegrityError
+from modelkeep.errors import IntegrityError, UsageError
 from modelkeep.live import internals
 from modelkeep.live.tensors import Array, numpy_dtype
-from modelkeep.manifest import Tensor
+from modelkeep.manifest import Manifest, Tensor
 
 PART = "shards.json"
 
@@ -52,7 +54,10 @@ class Shard:
 
 
 def split(variables: Mapping[str, internals.Variable]) -> dict[str, internals.Variable | Shard]:
-    """The variables by name, each that lies on several devices as its parts; replicas count once."""
+    """The variables by name, each that lies on several devices as its parts; replicas count once.
+
+    Raises UsageError where parts lie on devices of other processes, which this one cannot read.
+    """
     parts: dict[str, internals.Variable | Shard] = {}
     for name, variable in variables.items():
         shards = _shards(variable)
@@ -64,6 +69,12 @@ def _shards(variable: internals.Variable) -> list[Shard]:
     value = variable.value
     if keras.backend.backend() != "jax" or len(value.sharding.device_set) == 1 or value.is_fully_replicated:
         return []
+    if not value.is_fully_addressable:
+        raise UsageError(
+            f"parts of {variable.path} lie on devices of other processes, and one process writes a checkpoint",
+            found=f"{len(value.addressable_shards)} of {len(value.sharding.device_set)} parts here",
+            hint="keep replicas on each host (DataParallel), or the parts of each variable on the devices of one",
+        )
     return [
         Shard(variable, number, tuple(part.start or 0 for part in shard.index), tuple(shard.data.shape))
         for number, shard in enumerate(value.addressable_shards)
@@ -82,46 +93,60 @@ def record(parts: Mapping[str, internals.Variable | Shard]) -> bytes | None:
     return json.dumps(wholes, separators=(",", ":"), sort_keys=True).encode() if wholes else None
 
 
+class Whole(msgspec.Struct, frozen=True):
+    """Where the parts of one variable lie in it: of each, by the name of its tensor, its least index on every axis."""
+
+    shape: tuple[int, ...]
+    parts: dict[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Wholes:
     """Tensors that are stored in parts, as if they were whole."""
 
     tensors: Mapping[str, Tensor]  # those that are stored, by name
-    record: Mapping[str, Any]
+    record: Mapping[str, Whole]
 
+    @classmethod
+    def of(cls, manifest: Manifest, tensors: Iterable[Tensor], part: Callable[[str], bytes]) -> Wholes:
+        """``tensors`` of ``manifest``, with its :func:`record` where it has one. Raises IntegrityError."""
+        kept = any(one.name == PART for one in manifest.parts)
+        try:
+            record = msgspec.json.decode(part(PART), type=dict[str, Whole]) if kept else {}
+        except msgspec.DecodeError as error:
+            raise IntegrityError(f"{PART} is damaged ({error})", hint="run: modelkeep fsck") from error
+        return cls({tensor.name: tensor for tensor in tensors}, record)
+
+    @cached_property
     def merged(self) -> dict[str, Tensor]:
-        """All tensors, the parts of each put in the place of the whole. Raises IntegrityError where one is missing."""
-        inner = {part for whole in self.record.values() for part in whole["parts"]}
+        """All tensors, the parts of each put in the place of the whole. Raises IntegrityError where they are not it."""
+        inner = {part for whole in self.record.values() for part in whole.parts}
         found = {name: tensor for name, tensor in self.tensors.items() if name not in inner}
         for name, whole in self.record.items():
-            there = [self.tensors[part] for part in whole["parts"] if part in self.tensors]
-            if not there:
-                continue  # not asked for, such as slots of an optimizer
-            self._check(name, whole, there)
-            found[name] = Tensor(
-                name=name,
-                dtype=there[0].dtype,
-                shape=tuple(whole["shape"]),
-                digest="",
-                pieces=(),
-                variable=there[0].variable,
-            )
+            there = [self.tensors[part] for part in whole.parts if part in self.tensors]
+            if there:  # else it was not asked for, such as slots of an optimizer
+                self._check(name, whole, there)
+                first = there[0]
+                found[name] = Tensor(
+                    name=name, dtype=first.dtype, shape=whole.shape, digest="", pieces=(), variable=first.variable
+                )
         return found
 
-    def _check(self, name: str, whole: Mapping[str, Any], there: list[Tensor]) -> None:
-        covered = sum(prod(tensor.shape) for tensor in there)
-        fits = len(there) == len(whole["parts"]) and covered == prod(whole["shape"])
-        inside = all(
-            len(start) == len(tensor.shape) == len(whole["shape"])
-            and all(at >= 0 and at + n <= most for at, n, most in zip(start, tensor.shape, whole["shape"], strict=True))
-            for tensor in there
-            for start in [whole["parts"][tensor.name]]
-        )
-        if not fits or not inside or len({tensor.dtype for tensor in there}) > 1:
+    def _check(self, name: str, whole: Whole, there: Sequence[Tensor]) -> None:
+        """Every number of the whole is in exactly one part: all lie within it, apart, and are as large together."""
+        boxes = [(whole.parts[tensor.name], tensor.shape) for tensor in there]
+        covered = sum(prod(shape) for _, shape in boxes)
+        if (
+            len(there) != len(whole.parts)
+            or len({tensor.dtype for tensor in there}) > 1
+            or covered != prod(whole.shape)
+            or not all(_is_within(start, shape, whole.shape) for start, shape in boxes)
+            or not _are_apart(boxes)
+        ):
             raise IntegrityError(
                 f"the parts of {name} are not the whole of it",
                 found=f"{covered:,} numbers in {len(there)} parts",
-                expected=f"{prod(whole['shape']):,} in {len(whole['parts'])}",
+                expected=f"{prod(whole.shape):,} in {len(whole.parts)}, each of them once",
                 hint="run: modelkeep fsck",
             )
 
@@ -129,10 +154,29 @@ class Wholes:
         """A tensor's values: of one stored in parts put together, of any other as ``read`` gives them."""
         if name not in self.record:
             return read(name)
-        whole = self.record[name]
-        parts = whole["parts"]
-        values = np.empty(whole["shape"], numpy_dtype(self.tensors[next(iter(parts))].dtype))
-        for part, start in parts.items():
+        whole = self.merged[name]
+        values = np.empty(whole.shape, numpy_dtype(whole.dtype))
+        for part, start in self.record[name].parts.items():
             piece = read(part)
-            values[tuple(slice(at, at + n) for at, n in zip(start, piece.shape, strict=True))] = piece
+            values[_slices(start, piece.shape)] = piece
         return values
+
+
+def _slices(start: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(at, at + length) for at, length in zip(start, shape, strict=True))
+
+
+def _is_within(start: Sequence[int], shape: Sequence[int], most: Sequence[int]) -> bool:
+    return len(start) == len(shape) == len(most) and all(
+        at >= 0 and at + length <= end for at, length, end in zip(start, shape, most, strict=True)
+    )
+
+
+def _are_apart(boxes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bool:
+    """Whether no two have a number in common: on some axis one ends before the other begins."""
+    starts = np.array([start for start, _ in boxes], np.int64)
+    ends = starts + np.array([shape for _, shape in boxes], np.int64)
+    return not any(
+        bool(((starts[at + 1 :] < ends[at]) & (starts[at] < ends[at + 1 :])).all(axis=1).any())
+        for at in range(len(boxes))
+    )

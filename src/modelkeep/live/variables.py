@@ -282,7 +282,8 @@ def assign(variable: internals.Variable, values: Array, *, exact: bool = True, m
     if values.shape != shape:
         raise NotFaithful(f"{variable.path} has another shape", found=shape, expected=values.shape)
     values = _as_held(variable, values, exact=exact)
-    tensor = _spread(variable, values) if _is_spread(variable) else _TENSORS[keras.backend.backend()](values)
+    sharding = internals.sharding(variable)
+    tensor = _TENSORS[keras.backend.backend()](values) if sharding is None else _spread(values, sharding)
     if internals.is_uninitialized(variable):
         internals.initialize(variable, tensor, trainable=made_trainable)
     elif keras.backend.backend() == "torch":
@@ -291,18 +292,11 @@ def assign(variable: internals.Variable, values: Array, *, exact: bool = True, m
         variable.assign(tensor)
 
 
-def _is_spread(variable: internals.Variable) -> bool:
-    """Whether a variable lies on several devices, which JAX alone does."""
-    if keras.backend.backend() != "jax" or internals.is_uninitialized(variable):
-        return False
-    return len(variable.value.sharding.device_set) > 1
-
-
-def _spread(variable: internals.Variable, values: Array) -> Any:
-    """Values on the devices of a variable, each with its own part of them and no more."""
+def _spread(values: Array, sharding: Any) -> Any:
+    """Values on several devices, each with its own part of them and no more."""
     import jax
 
-    return jax.make_array_from_callback(values.shape, variable.value.sharding, lambda index: values[index])
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def run_initializers(variables: Iterable[internals.Variable]) -> None:
