@@ -1,9 +1,9 @@
 """Trainings killed again and again, held against ones that never were: whatever they tell must be equal to the bit.
 
 ``python tests/exactness.py`` kills each of ``trainings.py`` under each backend, at five moments and once more while it
-goes on, and writes the tables of ``docs/guide/exact-resume.md``; with ``--only`` or ``--backend`` it tries a few and
-writes nothing. Under ``--zygote`` it is the process in which backends are imported once: each life of a training is a
-child forked off it before any operation was run, which costs milliseconds instead of the import.
+goes on, and puts what came of it into the tables of ``docs/guide/exact-resume.md``. Under ``--zygote`` it is the process
+in which backends are imported once: each life of a training is a child forked off it before any operation was run,
+which costs milliseconds instead of the import.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ class Zygote:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.trainings: dict[str, dict[str, str]] = self._answer()
+        self.trainings: dict[str, dict[str, Any]] = self._answer()
 
     def __enter__(self) -> Zygote:
         return self
@@ -194,8 +193,11 @@ def main_of_zygote() -> None:
     torch.set_num_threads(1)
     import trainings
 
-    known = {name: {"section": t.section, "title": t.title} for name, t in trainings.TRAININGS.items()}
-    os.write(answers, (json.dumps({name: known[name] for name in trainings.here()}) + "\n").encode())
+    known = {
+        name: {"section": one.section, "title": one.title, "backends": one.backends}
+        for name, one in trainings.TRAININGS.items()
+    }
+    os.write(answers, (json.dumps(known) + "\n").encode())
     for request in sys.stdin:
         life = Life(**json.loads(request))
         child = os.fork()
@@ -393,75 +395,94 @@ def next_draws() -> list[float]:
 KERAS = ("BackupAndRestore()", "BackupAndRestore(save_freq=4)")
 """What Keras has for the same; measured under TensorFlow."""
 COMPARED = ("sgd", "dropout", "shuffle", "py_dataset", "reduce_learning_rate", "early_stopping", "model_checkpoint")
+TABLES = re.compile(r"(?<=<!-- tables -->\n).*(?=\n<!-- end of tables -->)", re.DOTALL)
+_HEADS = ("killed with `kill -9`", "TensorFlow", "JAX", "PyTorch")
+_COMPARISON = ("trainings equal to the bit", "modelkeep", *(f"`{by}`" for by in KERAS))
 
-Cells = dict[tuple[str, str], list[Outcome]]
-"""By training and backend; by training and one of KERAS."""
+
+class Page:
+    """The tables of the page, which are also where all that was measured is kept: each run renews its own cells."""
+
+    def __init__(self, trainings: dict[str, dict[str, Any]]) -> None:
+        self.trainings = trainings
+        self.cells: dict[tuple[str, str], str] = {}  # by a training's title and the head of a column
+
+    def put(self, training: str, column: str, text: str) -> None:
+        page = PAGE.read_text(encoding="utf-8")
+        for heads, rows in _read_tables(TABLES.findall(page)[0]):
+            self.cells |= {(row[0], head): cell for row in rows for head, cell in zip(heads[1:], row[1:], strict=True)}
+        self.cells[self.trainings[training]["title"], column] = text
+        PAGE.write_text(TABLES.sub(lambda _: self.tables(), page), encoding="utf-8")
+
+    def tables(self) -> str:
+        text = "\n" + _row(_HEADS) + _row(["---"] * len(_HEADS))
+        for section in dict.fromkeys(training["section"] for training in self.trainings.values()):
+            text += _row([f"**{section}**", "", "", ""])
+            titles = [one["title"] for one in self.trainings.values() if one["section"] == section]
+            text += "".join(self._row(title, _HEADS) for title in titles)
+        text += "\n" + _row(_COMPARISON) + _row(["---"] * len(_COMPARISON))
+        return text + "".join(self._row(self.trainings[name]["title"], _COMPARISON) for name in COMPARED)
+
+    def _row(self, title: str, heads: Sequence[str]) -> str:
+        return _row([title, *(self.cells.get((title, head), "–") for head in heads[1:])])
 
 
-def matrix(backend: str, only: Sequence[str], kills: int, folder: Path) -> tuple[dict[str, dict[str, str]], Cells]:
-    """Every training that runs on this backend, and what became of it when it was killed."""
-    cells: Cells = {}
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def _read_tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    for table in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()]
+        yield rows[0], [row for row in rows[2:] if len(row) == len(rows[0])]
+
+
+def measure(backend: str, only: Sequence[str], kills: int, folder: Path) -> None:
+    """Kill the trainings that run on this backend, and tell of it in the page."""
     with Zygote(backend) as zygote:
-        for training in only or zygote.trainings:
-            if training not in zygote.trainings:
+        page = Page(zygote.trainings)
+        column = _HEADS[1 + BACKENDS.index(backend)]
+        for training, about in zygote.trainings.items():
+            if backend not in about["backends"] or (only and training not in only):
                 continue
             chance = random.Random(f"{training} {backend}")
-            here = folder / backend / training
-            try:
-                told = reference(zygote, training, here / "never")
-                outcomes = [killed(zygote, training, here / str(kill), told, chance) for kill in range(kills)]
-            except RuntimeError as error:
-                outcomes = [Outcome(0, str(error))]
-            cells[training, backend] = outcomes
-            for outcome in outcomes:
-                if outcome.difference:
-                    print(f"{backend}: {training}: {outcome.difference}", flush=True)
-            print(f"{backend}: {training}: {cell(outcomes)}", flush=True)
-            if backend == "tensorflow" and not only and training in COMPARED:
-                told = reference(zygote, training, here / "keras", by="keras")
+            outcomes = _outcomes(zygote, training, folder / backend / training, kills, chance)
+            for difference in filter(None, (outcome.difference for outcome in outcomes)):
+                print(f"{backend}: {training}: {difference}", flush=True)
+            print(f"{backend}: {training}: {_cell(outcomes)}", flush=True)
+            page.put(training, column, _cell(outcomes))
+            if backend == "tensorflow" and training in COMPARED:
+                page.put(training, "modelkeep", _share(outcomes))
                 for by in KERAS:
-                    places = [here / by / str(kill) for kill in range(kills)]
-                    cells[training, by] = [killed(zygote, training, at, told, chance, by=by) for at in places]
-        return zygote.trainings, cells
+                    outcomes = _outcomes(zygote, training, folder / by / training, kills, chance, by=by)
+                    page.put(training, f"`{by}`", _share(outcomes))
 
 
-def cell(outcomes: Sequence[Outcome] | None) -> str:
+def _outcomes(
+    zygote: Zygote, training: str, folder: Path, kills: int, chance: random.Random, by: str = "modelkeep"
+) -> list[Outcome]:
+    try:
+        told = reference(zygote, training, folder / "never", by="modelkeep" if by == "modelkeep" else "keras")
+    except RuntimeError as error:
+        return [Outcome(0, str(error))]
+    return [killed(zygote, training, folder / str(kill), told, chance, by=by) for kill in range(kills)]
+
+
+def _cell(outcomes: Sequence[Outcome]) -> str:
     """How many kills the training survived, equal to the bit."""
-    if not outcomes:
-        return "–"
-    kills = sum(outcome.kills for outcome in outcomes)
-    if not any(outcome.difference for outcome in outcomes):
-        return f"equal after {kills}"
-    equal = sum(outcome.difference is None for outcome in outcomes)
-    return f"**{equal} of {len(outcomes)} equal**"
+    if any(outcome.difference for outcome in outcomes):
+        return f"**{_share(outcomes)} equal**"
+    return f"equal after {sum(outcome.kills for outcome in outcomes)}"
 
 
-def tables(trainings: dict[str, dict[str, str]], cells: Cells) -> str:
-    """The tables of the page."""
-    text = "\n| killed with `kill -9` | TensorFlow | JAX | PyTorch |\n|---|---|---|---|\n"
-    for section in dict.fromkeys(training["section"] for training in trainings.values()):
-        text += f"| **{section}** | | | |\n"
-        for name, training in trainings.items():
-            if training["section"] == section:
-                row = [cell(cells.get((name, backend))) for backend in BACKENDS]
-                text += f"| {training['title']} | {' | '.join(row)} |\n"
-    kills = sum(outcome.kills for (_, column), outcomes in cells.items() if column in BACKENDS for outcome in outcomes)
-    text += f"\n{kills} kills in all.\n\n| trainings equal to the bit | modelkeep | "
-    text += " | ".join(f"`{by}`" for by in KERAS) + " |\n|---|---|---|---|\n"
-    for name in COMPARED:
-        row = [cells[name, column] for column in ("tensorflow", *KERAS)]
-        equal = [f"{sum(outcome.difference is None for outcome in some)} of {len(some)}" for some in row]
-        text += f"| {trainings[name]['title']} | {' | '.join(equal)} |\n"
-    return text
-
-
-TABLES = re.compile(r"(?<=<!-- tables -->\n).*(?=\n<!-- end of tables -->)", re.DOTALL)
+def _share(outcomes: Sequence[Outcome]) -> str:
+    return f"{sum(outcome.difference is None for outcome in outcomes)} of {len(outcomes)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[], help="names of trainings; nothing is written")
-    parser.add_argument("--backend", nargs="+", default=[], help="nothing is written")
+    parser.add_argument("--only", nargs="+", default=[], help="names of trainings")
+    parser.add_argument("--backend", nargs="+", default=BACKENDS, choices=BACKENDS)
     parser.add_argument(
         "--kills", type=int, default=KILLS, help="of a training; each is killed once more as it goes on"
     )
@@ -469,17 +490,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.zygote:
         return main_of_zygote()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        tried = [
-            pool.submit(matrix, backend, options.only, options.kills, Path(folder))
-            for backend in options.backend or BACKENDS
-        ]
-        results = [one.result() for one in tried]
-    trainings = {name: training for known, _ in results for name, training in known.items()}
-    cells = {place: outcomes for _, some in results for place, outcomes in some.items()}
-    if not (options.only or options.backend):
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(TABLES.sub(lambda _: tables(trainings, cells), page), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        for backend in options.backend:
+            measure(backend, options.only, options.kills, Path(folder))
     return None
 
 
