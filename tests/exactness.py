@@ -1,9 +1,9 @@
 """Trainings killed again and again, held against ones that never were: whatever they tell must be equal to the bit.
 
 ``python tests/exactness.py`` kills each of ``trainings.py`` under each backend, at five moments and once more while it
-goes on, and puts what came of it into the tables of ``docs/guide/exact-resume.md``. Under ``--zygote`` it is the process
-in which backends are imported once: each life of a training is a child forked off it before any operation was run,
-which costs milliseconds instead of the import.
+goes on, and puts what came of it into the tables of ``docs/guide/exact-resume.md``. Under ``--zygote`` it is the
+process in which backends are imported once: each life of a training is a child forked off it before any operation was
+run, which costs milliseconds instead of the import.
 """
 
 from __future__ import annotations
