@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -17,7 +17,7 @@ from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
 from modelkeep.errors import CheckpointNotFound, FormatTooNew, IntegrityError, RunNotFound, UsageError
 from modelkeep.live import internals
-from modelkeep.live.training import feeding, randomness
+from modelkeep.live.training import feeding, processes, randomness
 from modelkeep.live.training.interruption import Interruption
 from modelkeep.live.training.keeping import Keeper, Standing
 from modelkeep.live.training.listening import Listener
@@ -115,11 +115,10 @@ class Checkpoints:
             shuffle=shuffle,
             class_weight=class_weight,
             steps_per_epoch=steps_per_epoch,
-            seed=int(np.random.randint(2**31)),  # as the user seeded it; gone on from, the run keeps its own
+            seed=_seed(),  # gone on from, the run keeps its own
             fast_forward=self._fast_forward,
         )
-        for finding in feed.findings:
-            self._say(finding)
+        self._say_all(feed.findings)
         if resumption is not None:
             initial_epoch = max(initial_epoch, self._go_to(feed, resumption, epochs))
         internals.build_for(model, feed.get_numpy_iterator())
@@ -150,11 +149,10 @@ class Checkpoints:
                 f"{resumption.checkpoint.ref} was not kept by fit, so it does not tell where the data stood",
                 hint="go on as the run was begun: checkpoints.callback(), or restore and save in a loop of your own",
             )
-        for finding in feed.go_to(resumption.value["feed"]):
-            self._say(finding)
+        self._say_all(feed.go_to(resumption.value["feed"]))
         if keras.backend.backend() == "torch":  # elsewhere a step that is done fetches nothing
             feed.placeholders = standing.step_in_epoch
-        return epochs if resumption.value["stop_training"] else standing.epoch
+        return epochs if resumption.is_over(epochs) else standing.epoch
 
     def callback(self) -> keras.callbacks.Callback:
         """A callback that does as :meth:`fit` does, for a ``model.fit`` of one's own; new for each one.
@@ -196,18 +194,18 @@ class Checkpoints:
         keeper = self._keeper
         keeper.raise_if_failed()
         interrupted = self._interruption is not None and self._interruption.received is not None
-        due = force or interrupted or self._is_due(step, epoch)
+        due, interrupted = keeper.processes.agreed(due=force or self._is_due(step, epoch), interrupted=interrupted)
         logs = dict(metrics or {})
         if step > self._step:
             self._curves.add_step(step, epoch, logs)
             if self._loop_events is not None:
                 self._loop_events.step(step, logs)
         self._step, self._epoch = step, epoch
-        if not due:
+        if not due and not interrupted:
             keeper.tell(Standing(step, epoch), logs, self._curves)
             return False
         value = {"logs": logs, "random": randomness.capture(), "extra": extra}
-        keeper.keep(
+        findings = keeper.keep(
             model,
             Standing(step, epoch),
             value,
@@ -216,11 +214,12 @@ class Checkpoints:
             metrics=logs,
             optimizers=optimizers or {},
         )
+        self._say_all(findings)
         self._schedule.kept()
         if interrupted:
+            keeper.wait_together()
             self.close()
-            assert self._interruption is not None
-            self._interruption.leave()
+            (self._interruption or Interruption()).leave()
         return True
 
     def restore(
@@ -235,18 +234,14 @@ class Checkpoints:
         None where the run has none yet. The model must be built; ``optimizers`` are as for :meth:`save`.
         Raises NotFaithful where the model is another one, CheckpointNotFound, IntegrityError.
         """
-        if at is None:
-            resumption = self._newest()
-        else:
-            resumption = Resumption.of(self._runs, self._blobs, self._runs.find(self.run, at))
+        resumption = self._newest() if at is None else self._at(lambda: self._runs.find(self.run, at))
         if resumption is None:
             return None
         resumption.check_optimizers(optimizers or {})
         resumption.put_back(model)
         resumption.put_back_optimizers(model, optimizers or {})
         findings = randomness.restore(resumption.value["random"])
-        for finding in findings:
-            self._say(finding)
+        self._say_all(findings)
         self._curves, self._step, self._epoch = resumption.curves, resumption.standing.step, resumption.standing.epoch
         self._close_keeper()
         self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
@@ -267,10 +262,12 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._interruption is not None:
-            self._interruption.__exit__()
-            self._interruption = None
+        interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            interruption.__exit__()
         self.close()
+        if interruption is not None and interruption.received is not None and error is None:
+            interruption.leave()  # it came after the last call of `save`
 
     # --- what they share
 
@@ -290,11 +287,22 @@ class Checkpoints:
         """What training goes on from; None for a run that has no checkpoint yet."""
         self._close_keeper()
         Keeper.settle(self._runs, self.run)
+        return self._at(self._last)
+
+    def _last(self) -> Checkpoint | None:
         try:
-            checkpoint = self._runs.find(self.run, "last")
+            return self._runs.find(self.run, "last")
         except (RunNotFound, CheckpointNotFound):
             return None
-        return Resumption.of(self._runs, self._blobs, checkpoint)
+
+    def _at(self, find: Callable[[], Checkpoint | None]) -> Resumption | None:
+        """The same one in all processes that train together, whatever each would find by now."""
+        checkpoint = processes.here().decided(find, Checkpoint | None)
+        if checkpoint is None:
+            return None
+        resumption = Resumption.of(self._runs, self._blobs, checkpoint)
+        self._say_all(resumption.findings)
+        return resumption
 
     def _listen(self, resumption: Resumption | None, feed: feeding.Feed | None) -> Listener:
         self._close_keeper()
@@ -315,7 +323,7 @@ class Checkpoints:
         """What an attempt that was killed had logged after the checkpoint."""
         progress = self._runs.progress(self.run)
         step = 0 if resumption is None else resumption.standing.step
-        if progress is None or progress.step <= step:
+        if progress is None or progress.step <= step or not self._keeper.processes.writes:
             return None
         try:
             return Curves.from_json(msgspec.json.encode(progress.curves))
@@ -328,13 +336,24 @@ class Checkpoints:
 
     def _events(self, at: int) -> Any:
         """Event files for what comes after step ``at``; None where nobody wants any."""
-        if self._tensorboard is None:
+        if self._tensorboard is None or not self._keeper.processes.writes:
             return None
         from modelkeep.live.training.tensorboard import Events
 
         return Events(self._tensorboard, at or None)
 
+    def _say_all(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self._say(finding)
+
     def _say(self, finding: Finding) -> None:
         self.findings.append(finding)
         subject = f"{finding.subject}: " if finding.subject else ""
         warnings.warn(f"run {self.run}: {subject}{finding.message}", stacklevel=2)
+
+
+def _seed() -> int:
+    """As the user seeded NumPy, whose next draw stays what it would be without checkpoints."""
+    copy = np.random.RandomState()
+    copy.set_state(np.random.get_state())
+    return int(copy.randint(2**31))
