@@ -68,11 +68,20 @@ class Zygote:
     """A process with a backend in it, of which every life is a child."""
 
     def __init__(self, backend: str) -> None:
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        self.backend = backend
+        self.compiled = tempfile.TemporaryDirectory()
+        surroundings = {
+            "KERAS_BACKEND": backend,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "",
+            "JAX_PLATFORMS": "cpu",
+            # What one life of a training compiled, the next ones need not.
+            "JAX_COMPILATION_CACHE_DIR": self.compiled.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--zygote"],
-            env={**os.environ, **quiet, "KERAS_BACKEND": backend},
+            env={**os.environ, **surroundings},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -86,6 +95,7 @@ class Zygote:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
+        self.compiled.cleanup()
 
     def _answer(self) -> Any:
         assert self.process.stdout is not None

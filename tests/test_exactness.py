@@ -21,13 +21,11 @@ SOME = (
     "all_at_once",
     "callback_within_an_epoch",
     "custom_train_step",
-    "data_loader",
-    "early_stopping",
     "metrics",
     "mixed_float16",
     "shuffle",
     "steps_per_execution",
-    "tf_data",
+    "tf_data_repeated",
     "train_on_batch",
 )
 
