@@ -769,10 +769,14 @@ def start_at_epoch(model: Node, epoch: int | None) -> None:
 
 
 def build_for(model: Node, batches: Iterator[Any]) -> None:
-    """Make the variables of a model that its first batch would make, as ``fit`` does under other backends."""
+    """Make the variables of a model that its first batch would make, as ``fit`` does under other backends.
+
+    A model that cannot be called is left as it is: where `fit` needs more, it says so.
+    """
     if not all(layer.built for layer in model._flatten_layers()):
         # Private: public ways to build need the shapes of the inputs and no more, and leave out what `compile` made.
-        model._symbolic_build(data_batch=next(batches))
+        with suppress(RuntimeError, ValueError):
+            model._symbolic_build(data_batch=next(batches))
 
 
 def validation_split(arrays: Any, share: float) -> Any:

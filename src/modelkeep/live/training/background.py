@@ -129,3 +129,5 @@ def _finish_all() -> None:
 # the interpreter begins to exit: before it waits for threads, and long before `atexit`. What is registered here runs in
 # reverse order, so before that.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_heard_of.clear)  # there is no such thread there, and no end to wait for

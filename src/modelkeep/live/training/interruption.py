@@ -16,13 +16,15 @@ class Interruption:
     """Inside, the first signal is remembered in ``received``; a second one does at once what it did before.
 
     Where ``heeded`` says that nobody is there any more to ask, so does the first. Signals reach the main thread alone,
-    so in any other this does nothing.
+    so in any other this does nothing. A process that is forked inside, such as a worker that makes batches, is ended by
+    SIGTERM as ever; Ctrl-C reaches it too, and is for the training to heed.
     """
 
     def __init__(self, heeded: Callable[[], bool] = lambda: True) -> None:
         self.received: int | None = None
         self._heeded = heeded
         self._before: Mapping[int, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
@@ -38,7 +40,7 @@ class Interruption:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.__exit__()  # whoever asks twice does not want to wait
-        if self._heeded():
+        if self._heeded() and (os.getpid() == self._process or number == signal.SIGINT):
             self.received = number
         else:
             os.kill(os.getpid(), number)

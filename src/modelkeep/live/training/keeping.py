@@ -65,6 +65,11 @@ class _Subject:
     snapshots: Snapshots
     targets: Mapping[str, list[str] | None]  # of each optimizer, the weights it was built for
 
+    def fits(self, model: keras.Model, optimizers: Optimizers) -> bool:
+        """Whether these have no more to keep than when this was made."""
+        there = {id(node) for _, node in self.found.nodes}
+        return self.snapshots.fits(model) and all(id(optimizer) in there for optimizer in optimizers.values())
+
 
 _all: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
@@ -84,6 +89,7 @@ class Keeper:
         self._lineage = Lineage()  # what the checkpoint that training goes on from came from
         self._told = time.monotonic()
         self._kept_at = 0  # the step of the newest checkpoint
+        self._architecture_said = False
         _all.add(self)
 
     @staticmethod
@@ -110,19 +116,23 @@ class Keeper:
         self._manifest, self._follows, self._kept_at = manifest, checkpoint.number, checkpoint.step
 
     def prepare(self, model: keras.Model, optimizers: Optimizers = NONE) -> tuple[Finding, ...]:
-        """Do ahead of the first step what would hold up the first checkpoint.
+        """Do ahead of a step what would hold up the next checkpoint: all of it the first time, then what is new.
 
         A model without a config that can be kept is kept without its architecture, which is a finding: its code makes
         it again, and it cannot be published whole. ``optimizers`` are those the model was not compiled with.
         """
         findings: tuple[Finding, ...] = ()
         internals.sync_jax(model)
+        if self._subject is not None and self._subject.fits(model, optimizers):
+            return findings
         try:
             captured = capture(model)
         except (CannotRebuild, UnsafeContent) as error:
             captured = capture(model, architecture=False)
             message = f"its checkpoints go on where this code builds it, and cannot be published whole: {error.what}"
-            findings = (Finding("architecture-not-kept", Severity.WARNING, message, model.name),)
+            if not self._architecture_said:
+                findings = (Finding("architecture-not-kept", Severity.WARNING, message, model.name),)
+            self._architecture_said = True
         found = inventory(nodes_of(model, optimizers))
         here = environment.here(captured.custom_objects)
         self._subject = _Subject(
@@ -151,16 +161,15 @@ class Keeper:
         finished: bool = False,
         instead: Mapping[str, Array] = NONE,
         optimizers: Optimizers = NONE,
-    ) -> None:
+    ) -> tuple[Finding, ...]:
         """Take a checkpoint now and write it in the background; waits for the one before it.
 
         ``value`` is all that is kept beside the variables, as :mod:`state` packs it; ``instead`` gives values of
-        variables as they were a moment ago. Raises what went wrong with the one before.
+        variables as they were a moment ago. Returns what :meth:`prepare` does, raises what went wrong with the one
+        before.
         """
         self._background.wait()
-        internals.sync_jax(model)
-        if self._subject is None or not self._subject.snapshots.fits(model):
-            self.prepare(model, optimizers)
+        findings = self.prepare(model, optimizers)
         subject = self._subject
         assert subject is not None
         packed = state.pack({**value, "optimizers": dict(subject.targets)})
@@ -181,6 +190,7 @@ class Keeper:
         job = partial(self._write, subject, subject.snapshots.take(), draft, packed, curves.copy(), dict(instead))
         self._background.submit(job)
         self._told, self._kept_at = time.monotonic(), standing.step
+        return findings
 
     def tell(
         self,

@@ -75,7 +75,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._watched = callback_states.Watched(())
         self._compiled: Any = None  # what `compile` was told when the run began
         self._before_validation: _Validation | None = None
-        self._train_function: Callable[..., Any] | None = None
+        self._train_function: Callable[..., Any] | None = None  # the model's own
+        self._wrapped: Callable[..., Any] | None = None  # and what the model has in its place
         self._training = self._stepped = False
 
     # --- what Keras calls
@@ -98,7 +99,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         if self._resumption is not None:
             self._say_all(self._resumption.compare(self._compiled))
             self._compiled = self._resumption.value["compiled"]
-            over = self._is_over(self._resumption)
+            over = self._resumption.is_over(self.params["epochs"])
             if self._feed is None:
                 internals.start_at_epoch(self.model, self.params["epochs"] if over else self._standing.epoch)
             if over:
@@ -133,6 +134,11 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self._skip_to = self._resumption.standing.step_in_epoch
             self._call([self])
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Before a step: another callback may have had the train function made anew."""
+        if self.model.train_function is not self._wrapped:
+            self._wrap_train_function()
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """After a step that every other callback heard of; none of those that were done before."""
         if self._skip_to:
@@ -164,13 +170,14 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._say_all(self._watched.doubts())
         if self._events is not None:
             self._events.epoch(epoch, logs or {})
-        last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
+        last = epoch + 1 >= self.params["epochs"] or bool(self.model.stop_training)
         reason: Reason = "end" if last else "epoch"
         self._at_a_boundary(reason, due=last or self._schedule.after_epoch(epoch + 1), finished=last)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Before validation, which counts its metrics in the place of the epoch's."""
         if self._training:
+            self._say_all(self._keeper.prepare(self.model))  # metrics may be there since the first batch only
             self._before_validation = _Validation(self._keeper.metrics_now(), self._random_after_steps)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -183,14 +190,17 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         origins.note(self.model, origins.Trained(f"{self._run}@{self._standing.step}"))
         self._keeper.wait()
         self.close()
+        if self._interruption.received is not None:
+            self._interruption.leave()
 
     def close(self) -> None:
         """Give back to Keras what was taken from it; called again, it does nothing."""
         self._training = False
         self._interruption.__exit__()
-        if self._train_function is not None:
-            self.model.train_function = self._train_function
-            self._train_function = None
+        if self._wrapped is not None:
+            if self.model.train_function is self._wrapped:  # and not another one, or none since `compile`
+                self.model.train_function = self._train_function
+            self._wrapped = self._train_function = None
             internals.start_at_epoch(self.model, None)
             self._call([*self._others, self])
             if self._events is not None:
@@ -225,7 +235,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._interruption.leave()
 
     def _keep(self, reason: Reason, *, finished: bool = False) -> None:
-        self._keeper.keep(
+        findings = self._keeper.keep(
             self.model,
             self._standing,
             self._value(),
@@ -235,6 +245,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             finished=finished,
             instead={} if self._before_validation is None else self._before_validation.metrics,
         )
+        self._say_all(findings)
         self._schedule.kept()
 
     def _value(self) -> dict[str, Any]:
@@ -288,9 +299,6 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     # --- going on
 
-    def _is_over(self, resumption: Resumption) -> bool:
-        return bool(resumption.standing.epoch >= self.params["epochs"] or resumption.value["stop_training"])
-
     def _put_back(self, resumption: Resumption) -> None:
         resumption.put_back(self.model)
         self._put_back_callbacks(resumption)
@@ -302,6 +310,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         assert self._resumption is not None
         self._skip_to = 0
         self._call(self._all)
+        self.model.stop_training = self._resumption.value["stop_training"]
         self._random_after_steps = self._resumption.value["random"]
         self._say_all(randomness.restore(self._random_after_steps))
         self._resumption = None
@@ -324,7 +333,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             return function(*arguments)
 
         self._train_function = function
-        self.model.train_function = train
+        self._wrapped = self.model.train_function = train
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ class Resumption:
         """Where training stood."""
         return Standing(self.checkpoint.step, self.checkpoint.epoch, self.checkpoint.step_in_epoch)
 
+    def is_over(self, epochs: int) -> bool:
+        """Whether of so many epochs none is left: a callback that stops training within one lets it end first."""
+        stopped = self.value["stop_training"] and not self.standing.step_in_epoch
+        return bool(self.standing.epoch >= epochs or stopped)
+
     @cached_property
     def value(self) -> Mapping[str, Any]:
         """All that was kept beside the variables."""

@@ -102,10 +102,12 @@ class Snapshots:
     def fits(self, model: keras.Model) -> bool:
         """Whether all variables of ``model`` are known here; takes less than a millisecond.
 
-        Metrics and optimizers make theirs at the first batch, and ``compile`` makes new ones: new Snapshots are to be
-        made then.
+        Metrics and optimizers (those too that only the model's own ``train_step`` knows) make theirs at the first
+        batch, and ``compile`` makes new ones: new Snapshots are to be made then.
         """
-        slots = getattr(getattr(model, "optimizer", None), "variables", ())
+        known = (node for _, node in self._inventory.nodes if isinstance(node, keras.optimizers.Optimizer))
+        optimizers = (getattr(model, "optimizer", None), *known)
+        slots = [variable for one in optimizers for variable in getattr(one, "variables", ())]
         variables = (*model.variables, *slots, *internals.compile_metrics(model))
         return all(id(variable) in self._inventory.names for variable in variables)
 

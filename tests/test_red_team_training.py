@@ -1,0 +1,234 @@
+"""What could be lost, or become another training, without a word: each was so once, or was feared to be."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import modelkeep as mk
+from modelkeep.live.training.background import Background
+from modelkeep.live.training.checkpoints import Checkpoints
+from modelkeep.live.training.interruption import Interruption
+
+pytestmark = [
+    pytest.mark.keras,
+    pytest.mark.backends,
+    # Of callbacks that only one part of a run had.
+    pytest.mark.filterwarnings("ignore:.*At. (there is none like it now|the checkpoint knows none like it)"),
+]
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
+Y = X.sum(axis=1, keepdims=True)
+HELD_OUT = (X[:16] + 1, Y[:16])
+FIVE_STEPS: dict[str, Any] = {"batch_size": 8, "verbose": 0}
+
+
+class Killed(Exception):
+    """In the place of a kill: the model in memory is thrown away afterwards."""
+
+
+class At(keras.callbacks.Callback):
+    """Does something at the so-manieth call of one of a callback's methods."""
+
+    def __init__(self, method: str, number: int, do: Any) -> None:
+        super().__init__()
+        self.left = number
+        setattr(self, method, lambda *_, logs=None: self.count(do))
+
+    def get_state(self) -> None:
+        return None
+
+    def set_state(self, _: None) -> None:
+        pass
+
+    def count(self, do: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            do(self.model)
+
+
+def die(_: keras.Model) -> None:
+    raise Killed
+
+
+def terminate(_: keras.Model) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def network(rate: float = 0.01) -> keras.Model:
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
+    )
+    model.compile(keras.optimizers.Adam(rate), "mse", metrics=["mae"])
+    return model
+
+
+def run(store: Path, **options: Any) -> Checkpoints:
+    return mk.open(store).checkpoints("run", **options)
+
+
+def weights(model: keras.Model) -> list[bytes]:
+    return [keras.ops.convert_to_numpy(variable.value).tobytes() for variable in model.variables]
+
+
+def checks(checkpoints: Checkpoints) -> set[str]:
+    return {finding.check for finding in checkpoints.findings}
+
+
+# --- a fit that is stopped
+
+
+def test_a_training_that_was_stopped_within_an_epoch_still_ends_that_epoch(tmp_path: Path) -> None:
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.model.stop_training |= self.model.optimizer.iterations == 8
+
+    def train(store: Path, *callbacks: Any) -> tuple[keras.Model, Any]:
+        model = network()
+        told = {**FIVE_STEPS, "epochs": 4, "validation_data": HELD_OUT, "callbacks": [Stop(), *callbacks]}
+        return model, run(store, every_steps=1).fit(model, X, Y, **told).history
+
+    whole, history = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "run", At("on_test_begin", 2, die))
+    model, resumed = train(tmp_path / "run")
+    assert len(history["val_loss"]) == 2
+    assert resumed == history
+    assert weights(model) == weights(whole)
+
+
+def test_a_signal_in_the_first_validation_leaves_the_metrics_of_the_epoch(tmp_path: Path) -> None:
+    def train(store: Path, *callbacks: Any) -> Any:
+        told = {**FIVE_STEPS, "epochs": 2, "validation_data": HELD_OUT, "callbacks": callbacks}
+        return run(store).fit(network(), X, Y, **told).history
+
+    history = train(tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        train(tmp_path / "run", At("on_test_batch_begin", 2, terminate))
+    assert train(tmp_path / "run") == history
+
+
+@pytest.mark.parametrize("method", ["on_train_end", "on_epoch_end"])
+def test_a_signal_at_the_very_end_ends_the_process_all_the_same(tmp_path: Path, method: str) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=1, callbacks=[At(method, 1, terminate)])
+    assert mk.open(tmp_path).run("run").finished
+
+
+def test_a_signal_after_the_last_step_of_a_loop_of_ones_own_ends_the_process_all_the_same(tmp_path: Path) -> None:
+    model = network()
+    with pytest.raises(SystemExit), run(tmp_path, every_steps=1):
+        terminate(model)
+
+
+# --- a fit that changes
+
+
+def test_a_train_function_that_a_callback_makes_anew_is_used_from_then_on(tmp_path: Path) -> None:
+    def train(store: Path | None, *callbacks: Any) -> tuple[keras.Model, Any]:
+        model = network()
+        anew = At("on_epoch_begin", 2, lambda model: model.make_train_function(force=True))
+        told = {**FIVE_STEPS, "epochs": 3, "callbacks": [anew, *callbacks]}
+        return model, run(store, every_steps=2).fit(model, X, Y, **told).history
+
+    whole, history = train(tmp_path / "whole")
+    plain = network()
+    run(tmp_path / "plain").fit(plain, X, Y, **FIVE_STEPS, epochs=3)
+    assert weights(whole) == weights(plain)
+    with pytest.raises(Killed):
+        train(tmp_path / "run", At("on_train_batch_end", 8, die))
+    model, resumed = train(tmp_path / "run")
+    assert (weights(model), resumed) == (weights(whole), history)
+
+
+def test_what_a_callback_compiles_at_the_end_stays(tmp_path: Path) -> None:
+    model = network()
+    again = At("on_train_end", 1, lambda model: model.compile("sgd", "mse"))
+    run(tmp_path).fit(model, X, Y, **FIVE_STEPS, epochs=1, callbacks=[again])
+    assert model.train_function is None
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="its step is written for TensorFlow")
+def test_optimizers_that_only_the_models_own_step_knows_are_kept_with_their_slots(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    class Pair(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            keras.utils.set_random_seed(7)
+            self.one = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+            self.two = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4)])
+
+        def compile(self, first: Any, second: Any) -> None:
+            super().compile()
+            self.first, self.second = first, second
+
+        def train_step(self, data: Any) -> Any:
+            x, _ = data
+            with tf.GradientTape(persistent=True) as tape:
+                loss = tf.reduce_mean((self.two(self.one(x)) - x) ** 2)
+            self.first.apply(tape.gradient(loss, self.one.trainable_variables), self.one.trainable_variables)
+            self.second.apply(tape.gradient(loss, self.two.trainable_variables), self.two.trainable_variables)
+            return {"loss": loss}
+
+    def train(store: Path, *callbacks: Any) -> keras.Model:
+        model = Pair()
+        model.compile(keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1, momentum=0.9))
+        run(store, every_steps=2).fit(model, X, Y, **FIVE_STEPS, epochs=2, callbacks=list(callbacks))
+        return model
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "run", At("on_train_batch_end", 7, die))
+    model = train(tmp_path / "run")
+    for optimizer in ("first", "second"):
+        its, ours = (getattr(one, optimizer).variables for one in (whole, model))
+        assert [np.asarray(one).tolist() for one in its] == [np.asarray(one).tolist() for one in ours]
+    assert weights(model) == weights(whole)
+
+
+# --- other processes
+
+
+def _stay(there: Any) -> None:
+    there.set()
+    time.sleep(30)
+
+
+def _leave() -> None:
+    pass
+
+
+def test_processes_that_a_training_forks_end_when_they_are_told_to() -> None:
+    fork = multiprocessing.get_context("fork")
+    with Interruption():
+        there = fork.Event()
+        child = fork.Process(target=_stay, args=(there,))
+        child.start()
+        there.wait(5)
+        child.terminate()
+        child.join(5)
+        ended = child.exitcode
+        child.kill()
+    assert ended == -signal.SIGTERM
+
+
+def test_a_process_forked_while_a_checkpoint_is_written_does_not_wait_for_it() -> None:
+    fork = multiprocessing.get_context("fork")
+    with Background() as background:
+        background.submit(lambda: time.sleep(1))
+        child = fork.Process(target=_leave)
+        child.start()
+        child.join(5)
+        ended = child.exitcode
+        child.kill()
+    assert ended == 0
