@@ -23,7 +23,7 @@ from modelkeep.errors import CannotRebuild, UnsafeContent
 from modelkeep.live import compiled, environment, internals, origins, shards
 from modelkeep.live.capture import COMPILE, Captured, capture
 from modelkeep.live.tensors import Array
-from modelkeep.live.training import state
+from modelkeep.live.training import processes, state
 from modelkeep.live.training.background import Background
 from modelkeep.live.training.snapshot import Snapshot, Snapshots
 from modelkeep.live.variables import Inventory, array_source, inventory, view
@@ -75,13 +75,14 @@ _all: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
 class Keeper:
-    """Writes the checkpoints of one run, each after the one before it."""
+    """Writes the checkpoints of one run, each after the one before it; of several ``processes``, in the first alone."""
 
     def __init__(self, runs: Runs, blobs: Blobs, run: str, retention: Retention) -> None:
         self._runs = runs
         self._blobs = blobs
         self._run = run
         self._retention = retention
+        self.processes = processes.here()
         self._background = Background()
         self._subject: _Subject | None = None
         self._manifest: Manifest | None = None  # of the newest checkpoint
@@ -122,6 +123,8 @@ class Keeper:
         it again, and it cannot be published whole. ``optimizers`` are those the model was not compiled with.
         """
         findings: tuple[Finding, ...] = ()
+        if not self.processes.writes:
+            return findings
         internals.sync_jax(model)
         if self._subject is not None and self._subject.fits(model, optimizers):
             return findings
@@ -169,6 +172,9 @@ class Keeper:
         before.
         """
         self._background.wait()
+        value = self.processes.together(value)
+        if not self.processes.writes:
+            return ()
         findings = self.prepare(model, optimizers)
         subject = self._subject
         assert subject is not None
@@ -202,7 +208,7 @@ class Keeper:
         steps_per_epoch: int | None = None,
     ) -> None:
         """Let others see how far the run is: every two seconds at most, and not while something is being written."""
-        if self.busy or time.monotonic() - self._told < TELL_EVERY:
+        if not self.processes.writes or self.busy or time.monotonic() - self._told < TELL_EVERY:
             return
         self._told = time.monotonic()
         progress = Progress(
@@ -214,6 +220,11 @@ class Keeper:
             curves=msgspec.json.decode(curves.since(self._kept_at).to_json()),
         )
         self._background.submit(partial(self._runs.put_progress, self._run, progress))
+
+    def wait_together(self) -> None:
+        """Return, in each of several processes, when the newest checkpoint is durable: where one ends, all do."""
+        self._background.wait()
+        self.processes.wait()
 
     def raise_if_failed(self) -> None:
         """Raise what went wrong in the background, once."""

@@ -97,7 +97,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._interruption.__enter__()
         self._compiled = self._keeper.compiled
         if self._resumption is not None:
-            self._say_all(self._resumption.compare(self._compiled))
+            if self._keeper.processes.writes:
+                self._say_all(self._resumption.compare(self._compiled))
             self._compiled = self._resumption.value["compiled"]
             over = self._resumption.is_over(self.params["epochs"])
             if self._feed is None:
@@ -182,7 +183,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """A signal is not kept waiting until validation is done."""
-        if self._training and self._interruption.received is not None:
+        alone = self._keeper.processes.count == 1  # several leave together, after a step
+        if self._training and alone and self._interruption.received is not None:
             self._leave()
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -220,7 +222,9 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
     def _at_a_boundary(self, reason: Reason, *, due: bool, finished: bool = False) -> None:
         """Between two steps, where everything is as the next one begins with."""
         self._keeper.raise_if_failed()
-        if self._interruption.received is not None:
+        interrupted = self._interruption.received is not None
+        due, interrupted = self._keeper.processes.agreed(due=due, interrupted=interrupted)
+        if interrupted:
             self._leave(finished=finished)
         if due:
             self._keep(reason, finished=finished)
@@ -230,7 +234,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def _leave(self, *, finished: bool = False) -> None:
         self._keep("signal", finished=finished)
-        self._keeper.wait()
+        self._keeper.wait_together()
         self.close()
         self._interruption.leave()
 

@@ -43,13 +43,17 @@ def capture() -> dict[str, Any]:
     }
 
 
-def restore(value: dict[str, Any]) -> tuple[Finding, ...]:
+def restore(value: dict[str, Any] | None) -> tuple[Finding, ...]:
     """Put back what :func:`capture` told. A backend that was in use then and is not loaded now is left alone.
+
+    None is of a process that was not there then: it goes on with the random states that it has.
 
     The finding is of torch's devices that are not here: their generators go on as they are. Raises UsageError where the
     states are of another kind than this process has.
     """
     findings: tuple[Finding, ...] = ()
+    if value is None:
+        return findings
     try:
         if value["tensorflow"] is not None and "tensorflow" in sys.modules:
             _set_tensorflow(value["tensorflow"])

@@ -18,7 +18,7 @@ from modelkeep.live.loading import network_tensors
 from modelkeep.live.restore import restore_into
 from modelkeep.live.stored import Stored
 from modelkeep.live.tensors import array
-from modelkeep.live.training import state
+from modelkeep.live.training import processes, state
 from modelkeep.live.training.keeping import CURVES, OTHERS, STATE, TRAINING, Optimizers, Standing, nodes_of
 from modelkeep.live.variables import assign, inventory
 from modelkeep.manifest import Manifest
@@ -50,16 +50,25 @@ class Resumption:
         stopped = self.value["stop_training"] and not self.standing.step_in_epoch
         return bool(self.standing.epoch >= epochs or stopped)
 
-    @cached_property
+    @property
     def value(self) -> Mapping[str, Any]:
-        """All that was kept beside the variables."""
+        """All that was kept beside the variables; of several processes, for this one."""
+        return self._kept[0]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is otherwise than when it was kept."""
+        return self._kept[1]
+
+    @cached_property
+    def _kept(self) -> tuple[dict[str, Any], tuple[Finding, ...]]:
         tensors = [tensor for tensor in self.manifest.tensors if tensor.name.startswith(TRAINING)]
         views = self.blobs.map(tensors).views
         arrays = {tensor.name.removeprefix(TRAINING): array(tensor, views[tensor.name]) for tensor in tensors}
         value = state.unpack(self._stored.part(STATE), arrays)
         if not isinstance(value, dict):
             raise IntegrityError(f"{STATE} holds no mapping", found=type(value).__name__, hint="run: modelkeep fsck")
-        return value
+        return processes.here().own(value)
 
     @cached_property
     def curves(self) -> Curves:
