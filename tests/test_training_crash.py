@@ -113,7 +113,7 @@ def test_a_training_killed_at_any_moment_loses_one_interval_at_most(trainer, tmp
         done = told.get("done", told["resumed"])
         if number % 50 == 0:
             keep.gc(grace=timedelta(0))  # or it would come to gigabytes, of so many kills within its usual grace
-    assert done > KILLS // 4
+    assert done > KILLS // 20, "hardly a kill came while it trained"
     keep.fsck().raise_for_failures()
     kept = keep.run("run").checkpoints
     assert len(kept) <= 3  # the third one is of a process that was killed before it could let the first one go
