@@ -85,8 +85,8 @@ def watch(store: str) -> list[str]:
         writes = event in ("os.mkdir", "os.link", "os.rename", "os.remove") or (
             event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         )
-        if writes and isinstance(arguments[0], str | Path) and str(arguments[0]).startswith(store):
-            seen.append(event)
+        if writes and isinstance(arguments[0], str | Path) and str(arguments[0]).startswith(f"{store}/"):
+            seen.append(f"{event} {arguments[0]}")
 
     sys.addaudithook(look)
     return seen
@@ -105,7 +105,8 @@ def second_life(store: str, rank: int, told: dict[str, Any]) -> None:
         train(store, "signalled", rank, "signal")
     except SystemExit as end:
         told["exit"] = end.code
-    told["last"] = train(store, "signalled", rank)["first"] - 1
+    newest = mk.open(store).run("signalled").newest
+    told["last"] = [newest.step, newest.reason]
     destroy_process_group()
     if rank == 0:
         told["alone"] = train(store, "run", rank)
