@@ -43,6 +43,13 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(zygote, tmp_path,
     assert outcome.difference is None
 
 
+def test_a_training_that_is_done_is_not_done_again(zygote, tmp_path):
+    told = exactness.reference(zygote, "early_stopping", tmp_path)
+    again = exactness.Life("early_stopping", str(tmp_path), number=1)
+    assert zygote.live(again) == 0, again.errors.read_text()
+    assert again.lines() == told[-1:]
+
+
 @pytest.mark.parametrize("training", ["stateful_recurrent", "callback_within_an_epoch"])
 def test_checkpoints_change_nothing_in_a_training(zygote, tmp_path, training):
     plain = exactness.reference(zygote, training, tmp_path / "plain", by="keras")

@@ -513,6 +513,11 @@ def callback_within_an_epoch(run: Run) -> None:
     run.fit(noisy(), X, Y, by_callback=True, shuffle=False)
 
 
+@way("`callback()` given to `fit`, within an epoch, shuffled by `fit`", backends=("jax", "torch"))
+def callback_shuffled(run: Run) -> None:
+    run.fit(noisy(), X, Y, by_callback=True)
+
+
 def _rows(step: int) -> slice:
     return slice(step % 6 * BATCH, (step % 6 + 1) * BATCH)
 
