@@ -95,6 +95,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> Non
     assert resumed.epoch == [0, 1, 2]
 
 
+@pytest.mark.filterwarnings("ignore:.*so nothing is trained")
 def test_a_run_that_is_done_is_not_trained_again_and_can_be_given_more_epochs(tmp_path: Path) -> None:
     whole, _, _ = train(tmp_path / "whole", epochs=4)
     short, _, _ = train(tmp_path / "run", epochs=2)
@@ -138,7 +139,9 @@ def test_a_second_process_that_trains_the_same_run_is_refused(tmp_path: Path) ->
                 other.save(1, self.model, force=True)
 
     with pytest.raises(Conflict, match="another process trains 'run'"), other:
-        checkpoints(tmp_path).fit(network(), X, Y, batch_size=8, epochs=3, verbose=0, callbacks=[TrainToo()])
+        checkpoints(tmp_path, every_steps=7).fit(
+            network(), X, Y, batch_size=8, epochs=3, verbose=0, callbacks=[TrainToo()]
+        )
 
 
 def test_of_the_checkpoints_stay_the_newest_and_the_best(tmp_path: Path) -> None:

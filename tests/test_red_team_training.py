@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import modelkeep as mk
+from modelkeep.errors import NotFaithful, UsageError
 from modelkeep.live.training.background import Background
 from modelkeep.live.training.checkpoints import Checkpoints
 from modelkeep.live.training.interruption import Interruption
@@ -53,6 +54,13 @@ class At(keras.callbacks.Callback):
         self.left -= 1
         if self.left == 0:
             do(self.model)
+
+
+class Slow(keras.callbacks.Callback):
+    """Leaves time to tell how far training is."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        time.sleep(0.03)
 
 
 def die(_: keras.Model) -> None:
@@ -194,6 +202,126 @@ def test_optimizers_that_only_the_models_own_step_knows_are_kept_with_their_slot
         its, ours = (getattr(one, optimizer).variables for one in (whole, model))
         assert [np.asarray(one).tolist() for one in its] == [np.asarray(one).tolist() for one in ours]
     assert weights(model) == weights(whole)
+
+
+# --- what a user may not expect
+
+
+def test_the_best_epoch_has_a_checkpoint_whatever_the_rhythm(tmp_path: Path) -> None:
+    told = {**FIVE_STEPS, "epochs": 4, "validation_data": HELD_OUT}
+    worse = At("on_epoch_begin", 4, lambda model: model.layers[-1].kernel.assign(model.layers[-1].kernel * 9))
+    history = run(tmp_path, every_steps=2, keep_last=1, keep_best="val_loss").fit(
+        network(), X, Y, **told, callbacks=[worse]
+    )
+    best = int(np.argmin(history.history["val_loss"]))
+    kept = mk.open(tmp_path).run("run")
+    assert best < 3
+    assert kept.best.metrics["val_loss"] == history.history["val_loss"][best]
+    assert [one.epoch for one in kept.checkpoints] == [best + 1, 4]
+
+
+def test_a_metric_to_keep_the_best_by_that_nobody_logs_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="keep_best finds no val_loss"):
+        run(tmp_path, keep_best="val_loss").fit(network(), X, Y, **FIVE_STEPS, epochs=2)
+
+
+def test_that_a_run_is_done_is_said(tmp_path: Path) -> None:
+    run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=2)
+    again = run(tmp_path)
+    with pytest.warns(UserWarning, match="2 epochs are done and 1 asked for, so nothing is trained"):
+        again.fit(network(), X, Y, **FIVE_STEPS, epochs=1)
+    assert checks(again) == {"run-done"}
+
+
+def test_what_was_gone_back_to_is_where_fit_goes_on(tmp_path: Path) -> None:
+    whole = network()
+    run(tmp_path, keep_last=None).fit(whole, X, Y, **FIVE_STEPS, epochs=3)
+    checkpoints, model = run(tmp_path), network()
+    checkpoints.restore(model, at=5)
+    checkpoints.fit(model, X, Y, **FIVE_STEPS, epochs=3)
+    assert [one.follows for one in mk.open(tmp_path).run("run").checkpoints][-2:] == [1, 4]
+    assert weights(model) == weights(whole)
+
+
+def test_an_epoch_under_way_that_has_other_steps_now_is_said(tmp_path: Path) -> None:
+    told = {**FIVE_STEPS, "epochs": 1, "shuffle": False}
+    with pytest.raises(Killed):
+        run(tmp_path, every_steps=1).fit(
+            network(), X, Y, **told, steps_per_epoch=5, callbacks=[At("on_train_batch_end", 4, die)]
+        )
+    with pytest.warns(UserWarning, match="had 5 steps, and has 4 now"):
+        run(tmp_path).fit(network(), X, Y, **told, steps_per_epoch=4)
+
+
+def test_an_epoch_that_fit_was_told_to_begin_with_counts_as_what_comes_before(tmp_path: Path) -> None:
+    told = {**FIVE_STEPS, "epochs": 4, "initial_epoch": 2}
+    with pytest.raises(Killed):
+        run(tmp_path, every_steps=1).fit(network(), X, Y, **told, callbacks=[At("on_train_batch_end", 4, die)])
+    newest = mk.open(tmp_path).run("run").newest
+    assert (newest.epoch, newest.step_in_epoch) == (2, 3)
+    assert run(tmp_path).fit(network(), X, Y, **{**told, "initial_epoch": 3}).epoch == [2, 3]
+
+
+def test_another_release_than_a_checkpoint_was_kept_with_is_said(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelkeep.environment.installed", lambda name: "3.0.0")
+        run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=1)
+    with pytest.warns(UserWarning, match=r"kept with keras 3.0.0, .* to the bit"):
+        run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=2)
+
+
+def test_what_an_attempt_logged_that_left_no_checkpoint_is_compared_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelkeep.live.training.keeping.TELL_EVERY", 0.0)
+    with pytest.raises(Killed):
+        run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, callbacks=[Slow(), At("on_train_batch_end", 5, die)])
+    assert mk.open(tmp_path).run("run").progress.step
+    other = run(tmp_path)
+    other.fit(network(rate=0.5), X, Y, **FIVE_STEPS)
+    assert not other.findings
+
+
+def test_callbacks_in_a_list_of_keras_own_are_kept_too(tmp_path: Path) -> None:
+    early = keras.callbacks.EarlyStopping("loss", patience=50)
+    run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=1, callbacks=keras.callbacks.CallbackList([early]))
+    again = keras.callbacks.EarlyStopping("loss", patience=50)
+    with pytest.warns(UserWarning, match="nothing is trained"):
+        run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=1, callbacks=[again])
+    assert again.best == early.best
+
+
+def test_a_callback_is_for_one_fit_and_a_fit_for_one_run(tmp_path: Path) -> None:
+    model = network()
+    callback = run(tmp_path).callback()
+    model.fit(X, Y, **FIVE_STEPS, callbacks=[callback])
+    with pytest.raises(UsageError, match="had its fit already"):
+        model.fit(X, Y, **FIVE_STEPS, callbacks=[callback])
+    other = mk.open(tmp_path).checkpoints("other").callback()
+    with pytest.raises(UsageError, match="two runs"):
+        mk.open(tmp_path).checkpoints("third").fit(model, X, Y, **FIVE_STEPS, callbacks=[other])
+
+
+def test_a_fit_of_ones_own_after_a_callback_that_failed_begins_at_its_beginning(tmp_path: Path) -> None:
+    network().fit(X, Y, **FIVE_STEPS, callbacks=[run(tmp_path).callback()])
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    with pytest.raises(NotFaithful), pytest.warns(UserWarning, match="compile was told"):
+        model.fit(X, Y, **FIVE_STEPS, epochs=2, callbacks=[run(tmp_path).callback()])
+    assert model.fit(X, Y, **FIVE_STEPS, epochs=2).epoch == [0, 1]
+
+
+def test_a_loop_that_would_quietly_keep_nothing_or_throw_a_run_away_is_refused(tmp_path: Path) -> None:
+    model = network()
+    first = run(tmp_path)
+    with pytest.raises(UsageError, match="nothing tells how many are done"):
+        first.save(1, model)
+    first.save(3, model, force=True)
+    with pytest.raises(UsageError, match="counted over the whole run"):
+        first.save(2, model, force=True)
+    first.close()
+    with pytest.raises(UsageError, match="did not go on from them"):
+        run(tmp_path).save(1, model, force=True)
 
 
 # --- other processes

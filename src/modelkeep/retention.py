@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelkeep.checkpoint import Checkpoint
@@ -67,6 +67,14 @@ def best_of(checkpoints: Iterable[Checkpoint], best: str) -> Checkpoint | None:
     having = [c for c in checkpoints if not math.isnan(c.metrics.get(name, math.nan))]
     sign = -1 if higher else 1
     return min(having, key=lambda c: (sign * c.metrics[name], c.number), default=None)
+
+
+def is_best_so_far(logged: Sequence[Mapping[str, float]], best: str) -> bool:
+    """Whether the last of what was logged is better than all before it; never where it is NaN, or not there."""
+    name, higher = metric_of(best)
+    sign = -1 if higher else 1
+    *before, now = (sign * logs.get(name, math.nan) for logs in logged)
+    return not math.isnan(now) and all(math.isnan(value) or now < value for value in before)
 
 
 def split(checkpoints: Sequence[Checkpoint], retention: Retention) -> tuple[list[Checkpoint], list[Checkpoint]]:

@@ -70,6 +70,8 @@ class Checkpoints:
         self._listener: Listener | None = None
         self._curves = Curves()
         self._step = self._epoch = 0
+        self._went_on = False  # whether a loop of one's own knows what the run has
+        self._gone_back_to: Resumption | None = None
 
     def __repr__(self) -> str:
         return f"Checkpoints({self.run!r})"
@@ -106,7 +108,7 @@ class Checkpoints:
             (x, y, sample_weight), validation_data = internals.validation_split(
                 (x, y, sample_weight), float(validation_split)
             )
-        resumption = self._newest()
+        resumption = self._stands_at()
         feed = feeding.feed(
             x,
             y,
@@ -120,9 +122,12 @@ class Checkpoints:
         )
         self._say_all(feed.findings)
         if resumption is not None:
-            initial_epoch = max(initial_epoch, self._go_to(feed, resumption, epochs))
+            begun = self._go_to(feed, resumption, epochs)
+            initial_epoch = begun if resumption.standing.step_in_epoch else max(initial_epoch, begun)
         internals.build_for(model, feed.get_numpy_iterator())
         listener = self._listen(resumption, feed)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
         given = [] if callbacks is None else callbacks if isinstance(callbacks, list | tuple) else [callbacks]
         try:
             return model.fit(
@@ -161,7 +166,12 @@ class Checkpoints:
         come in the same order again. Give ``shuffle=False``, or data that is shuffled by Python's, NumPy's or torch's
         random numbers as they stand at an epoch's beginning; what TensorFlow shuffles comes in another order.
         """
-        resumption = self._newest()
+        resumption = self._stands_at()
+        if resumption is not None and resumption.value.get("feed") is not None:
+            raise UsageError(
+                f"{resumption.checkpoint.ref} was kept by fit, whose order of the data a callback cannot give again",
+                hint="go on as the run was begun: checkpoints.fit(model, …)",
+            )
         if resumption is not None and "callbacks" not in resumption.value:
             raise UsageError(
                 f"{resumption.checkpoint.ref} was kept by a loop of its own: it does not tell what callbacks remember",
@@ -176,7 +186,7 @@ class Checkpoints:
         step: int,
         model: keras.Model,
         *,
-        epoch: int = 0,
+        epoch: int | None = None,
         extra: Any = None,
         metrics: Mapping[str, float] | None = None,
         optimizers: Mapping[str, keras.optimizers.Optimizer] | None = None,
@@ -191,6 +201,8 @@ class Checkpoints:
 
         Raises UsageError, Conflict where another process trains the same run, and what went wrong with the one before.
         """
+        self._check(step, epoch, force=force)
+        epoch = epoch or 0
         keeper = self._keeper
         keeper.raise_if_failed()
         interrupted = self._interruption is not None and self._interruption.received is not None
@@ -231,22 +243,45 @@ class Checkpoints:
     ) -> Restored | None:
         """Put a model, its optimizer and all random numbers back to the newest checkpoint, or that of step ``at``.
 
-        None where the run has none yet. The model must be built; ``optimizers`` are as for :meth:`save`.
+        None where the run has none yet. The model must be built; ``optimizers`` are as for :meth:`save`. After going
+        back to ``at``, the next :meth:`fit` or :meth:`callback` goes on from there, too.
         Raises NotFaithful where the model is another one, CheckpointNotFound, IntegrityError.
         """
         resumption = self._newest() if at is None else self._at(lambda: self._runs.find(self.run, at))
+        self._went_on, self._gone_back_to = True, None if at is None else resumption
         if resumption is None:
             return None
         resumption.check_optimizers(optimizers or {})
         resumption.put_back(model)
         resumption.put_back_optimizers(model, optimizers or {})
-        findings = randomness.restore(resumption.value["random"])
+        findings = (*resumption.elsewhere(), *randomness.restore(resumption.value["random"]))
         self._say_all(findings)
         self._curves, self._step, self._epoch = resumption.curves, resumption.standing.step, resumption.standing.epoch
         self._close_keeper()
         self._keeper.go_on_from(resumption.checkpoint, resumption.manifest)
         standing = resumption.standing
         return Restored(standing.step, standing.epoch, resumption.value["extra"], resumption.checkpoint, findings)
+
+    def _check(self, step: int, epoch: int | None, *, force: bool) -> None:
+        """Refuse what would quietly keep nothing, or let what is kept be thrown away by and by."""
+        if not self._went_on and self._newest() is not None:
+            raise UsageError(
+                f"the run {self.run!r} has checkpoints, and this loop did not go on from them",
+                hint="call restore(model) before the first step, or give the run another name",
+            )
+        self._went_on = True
+        if step < self._step:
+            raise UsageError(
+                "steps are counted over the whole run",
+                found=str(step),
+                expected=f"{self._step} or more",
+                hint="restore(model, at=…) goes back",
+            )
+        if epoch is None and self._schedule.epochs is not None and not force:
+            raise UsageError(
+                "a checkpoint is due after epochs, and nothing tells how many are done",
+                hint="give save(…, epoch=…), or choose every_steps",
+            )
 
     def _is_due(self, step: int, epoch: int) -> bool:
         if epoch > self._epoch and self._schedule.after_epoch(epoch):
@@ -283,8 +318,13 @@ class Checkpoints:
         if keeper is not None:
             keeper.close()
 
+    def _stands_at(self) -> Resumption | None:
+        """What training goes on from: what was gone back to, else the newest; None for a run that has none yet."""
+        gone_back_to, self._gone_back_to = self._gone_back_to, None
+        return self._newest() if gone_back_to is None else gone_back_to
+
     def _newest(self) -> Resumption | None:
-        """What training goes on from; None for a run that has no checkpoint yet."""
+        """The newest checkpoint; None for a run that has none yet."""
         self._close_keeper()
         Keeper.settle(self._runs, self.run)
         return self._at(self._last)
@@ -320,10 +360,11 @@ class Checkpoints:
         )
 
     def _logged_since(self, resumption: Resumption | None) -> Curves | None:
-        """What an attempt that was killed had logged after the checkpoint."""
+        """What an attempt that was killed had logged after the very checkpoint."""
         progress = self._runs.progress(self.run)
-        step = 0 if resumption is None else resumption.standing.step
-        if progress is None or progress.step <= step or not self._keeper.processes.writes:
+        if progress is None or resumption is None or progress.follows != resumption.checkpoint.number:
+            return None
+        if not self._keeper.processes.writes:
             return None
         try:
             return Curves.from_json(msgspec.json.encode(progress.curves))

@@ -106,6 +106,11 @@ class Keeper:
         return self._background.busy
 
     @property
+    def best(self) -> str | None:
+        """The metric that the run keeps its best checkpoint by."""
+        return self._retention.best
+
+    @property
     def compiled(self) -> Any:
         """The serialized arguments of ``compile``, where the model has them; None before :meth:`prepare`."""
         data = None if self._subject is None else self._subject.captured.parts.get(COMPILE)
@@ -214,6 +219,7 @@ class Keeper:
         progress = Progress(
             step=standing.step,
             epoch=standing.epoch,
+            follows=self._follows,
             of=of,
             steps_per_epoch=steps_per_epoch,
             logs=dict(logs),

@@ -11,7 +11,7 @@ callback hears of a step until the first one that is not done.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import keras
 
 from modelkeep.checkpoint import Reason
 from modelkeep.curves import Curves, Point, differing, numbers
+from modelkeep.errors import UsageError
 from modelkeep.live import internals, origins
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import callback_states, randomness, state
@@ -28,6 +29,7 @@ from modelkeep.live.training.keeping import Keeper, Standing
 from modelkeep.live.training.resuming import Resumption
 from modelkeep.live.training.schedule import Schedule
 from modelkeep.report import Finding, Severity
+from modelkeep.retention import is_best_so_far, metric_of
 
 Say = Callable[[Finding], None]
 
@@ -86,7 +88,11 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._training = True
         around = internals.callback_list_around()
         self._callbacks = weakref.ref(around)
+        if self._others:  # of a `fit` before
+            raise UsageError("this callback had its fit already", hint="make one for each: checkpoints.callback()")
         self._others = [callback for callback in around.callbacks if callback is not self]
+        if any(isinstance(callback, Listener) for callback in self._others):
+            raise UsageError("two runs keep the checkpoints of one fit", hint="leave one of the callbacks out")
         self._call(self._all)
         if self.model.built:
             self._say_all(self._keeper.prepare(self.model))
@@ -98,9 +104,12 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._compiled = self._keeper.compiled
         if self._resumption is not None:
             if self._keeper.processes.writes:
-                self._say_all(self._resumption.compare(self._compiled))
+                changes = (*self._resumption.compare(self._compiled), *self._resumption.elsewhere())
+                self._say_all(changes)
+                self._earlier = None if changes else self._earlier  # other numbers are no wonder then
             self._compiled = self._resumption.value["compiled"]
             over = self._resumption.is_over(self.params["epochs"])
+            self._say_all(self._otherwise(self._resumption, over=over))
             if self._feed is None:
                 internals.start_at_epoch(self.model, self.params["epochs"] if over else self._standing.epoch)
             if over:
@@ -114,10 +123,24 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         """At the end of a training that had no epoch left, before any other callback hears of it."""
         if self._resumption is not None:
             self._put_back_callbacks(self._resumption)
+            self._say_all(randomness.restore(self._resumption.value["random"]))
             self._resumption = None
+
+    def _otherwise(self, resumption: Resumption, *, over: bool) -> Iterator[Finding]:
+        """What a user may not expect of how this run goes on."""
+        was, steps = resumption.value["steps"], self.params["steps"]
+        if over:
+            done = f"{resumption.standing.epoch} epochs are done and {self.params['epochs']} asked for"
+            ended = "a callback stopped training" if resumption.value["stop_training"] else done
+            message = f"{ended}, so nothing is trained: the model and the history are as they were then"
+            yield Finding("run-done", Severity.NOTE, message, self.model.name)
+        elif resumption.standing.step_in_epoch and was != steps:
+            message = f"the epoch under way had {was} steps, and has {steps} now"
+            yield Finding("steps-changed", Severity.WARNING, message, self.model.name)
 
     def _before_epoch(self) -> None:
         """At an epoch's beginning, before any other callback hears of it."""
+        internals.start_at_epoch(self.model, None)
         if self._resumption is not None and not self._resumption.standing.step_in_epoch:
             self._put_back(self._resumption)
             self.model.reset_metrics()  # as `fit` had just done
@@ -127,7 +150,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """At an epoch's beginning, after every other callback heard of it."""
-        internals.start_at_epoch(self.model, None)
+        self._standing = replace(self._standing, epoch=epoch)
         if self._resumption is not None:
             self._put_back(self._resumption)
             self._random_at_epoch = self._resumption.value["random_at_epoch"]
@@ -173,7 +196,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self._events.epoch(epoch, logs or {})
         last = epoch + 1 >= self.params["epochs"] or bool(self.model.stop_training)
         reason: Reason = "end" if last else "epoch"
-        self._at_a_boundary(reason, due=last or self._schedule.after_epoch(epoch + 1), finished=last)
+        best = self._is_best()
+        self._at_a_boundary(reason, due=last or self._schedule.after_epoch(epoch + 1) or best, finished=last)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Before validation, which counts its metrics in the place of the epoch's."""
@@ -261,8 +285,20 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             "feed": None if self._feed is None else self._feed.position(),
             "compiled": self._compiled,
             "stop_training": bool(self.model.stop_training),
+            "steps": self.params["steps"],
             "extra": None,
         }
+
+    def _is_best(self) -> bool:
+        """Whether the epoch that just ended is the best so far: no later checkpoint tells what validation gave then."""
+        best, logged = self._keeper.best, [point.logs for point in self._curves.epochs]
+        if best is None:
+            return False
+        name, _ = metric_of(best)
+        if len(logged) == 1 and name not in logged[0]:
+            message = f"keep_best finds no {name} in what the first epoch logged: {', '.join(logged[0]) or 'nothing'}"
+            self._say(Finding("best-not-logged", Severity.WARNING, message, self.model.name))
+        return is_best_so_far(logged, best)
 
     def _metrics(self) -> dict[str, float]:
         """The newest number of each name: of this step, or of the epoch that just ended."""

@@ -13,7 +13,7 @@ import keras
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.curves import Curves
 from modelkeep.errors import IntegrityError, NotFaithful
-from modelkeep.live import internals, origins
+from modelkeep.live import environment, internals, origins
 from modelkeep.live.loading import network_tensors
 from modelkeep.live.restore import restore_into
 from modelkeep.live.stored import Stored
@@ -21,7 +21,7 @@ from modelkeep.live.tensors import array
 from modelkeep.live.training import processes, state
 from modelkeep.live.training.keeping import CURVES, OTHERS, STATE, TRAINING, Optimizers, Standing, nodes_of
 from modelkeep.live.variables import assign, inventory
-from modelkeep.manifest import Manifest
+from modelkeep.manifest import Environment, Manifest
 from modelkeep.report import Finding, Severity
 from modelkeep.runs import Runs
 from modelkeep.storage.blobs import Blobs
@@ -75,6 +75,15 @@ class Resumption:
         """What the run had logged."""
         return Curves.from_json(self._stored.part(CURVES))
 
+    def elsewhere(self) -> Iterator[Finding]:
+        """Another backend, or another release of it or of Keras, than it was kept with: they decide over the last bits."""
+        was, now = _numerics(self.manifest.environment), _numerics(environment.here())
+        if other := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+            kept = ", ".join(f"{name} {was[name]}" for name in other if name in was)
+            here = ", ".join(f"{name} {now[name]}" for name in other if name in now)
+            message = f"kept with {kept}, and here is {here}: what follows is not, to the bit, what it would have been"
+            yield Finding("environment-changed", Severity.WARNING, message, self.checkpoint.ref)
+
     def put_back(self, model: keras.Model) -> None:
         """Give a model its variables, those of its optimizer and metrics among them.
 
@@ -124,6 +133,14 @@ class Resumption:
     @property
     def _stored(self) -> Stored:
         return Stored(self.manifest, self.blobs)
+
+
+def _numerics(environment: Environment | None) -> dict[str, str]:
+    """The releases of Keras and of its backend."""
+    if environment is None:
+        return {}
+    names = ("keras", environment.backend)
+    return {name: environment.packages[name] for name in names if name in environment.packages}
 
 
 def _differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str]]:
