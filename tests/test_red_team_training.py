@@ -266,7 +266,7 @@ def test_another_release_than_a_checkpoint_was_kept_with_is_said(tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modelkeep.environment.installed", lambda name: "3.0.0")
         run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=1)
-    with pytest.warns(UserWarning, match=r"kept with keras 3.0.0, .* to the bit"):
+    with pytest.warns(UserWarning, match=r"kept with .*keras 3.0.0.* to the bit"):
         run(tmp_path).fit(network(), X, Y, **FIVE_STEPS, epochs=2)
 
 
@@ -336,6 +336,7 @@ def _leave() -> None:
     pass
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's
 def test_processes_that_a_training_forks_end_when_they_are_told_to() -> None:
     fork = multiprocessing.get_context("fork")
     with Interruption():
@@ -350,6 +351,7 @@ def test_processes_that_a_training_forks_end_when_they_are_told_to() -> None:
     assert ended == -signal.SIGTERM
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's
 def test_a_process_forked_while_a_checkpoint_is_written_does_not_wait_for_it() -> None:
     fork = multiprocessing.get_context("fork")
     with Background() as background:
