@@ -207,6 +207,33 @@ def is_uninitialized(variable: Variable) -> bool:
     return variable._value is None
 
 
+def replicas(model: Node) -> int:
+    """How many replicas of a model ``tf.distribute`` trains in this process; 1 without."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    return int(model.distribute_strategy.num_replicas_in_sync)
+
+
+def shares(variable: Variable) -> list[Any]:
+    """What each replica of ``tf.distribute`` holds of a variable that is their sum, as a metric's is; else nothing."""
+    value = variable._value
+    if keras.backend.backend() != "tensorflow" or not hasattr(value, "values"):
+        return []
+    import tensorflow as tf
+
+    if value.synchronization != tf.VariableSynchronization.ON_READ:
+        return []
+    return [one.numpy() for one in value.values]
+
+
+def set_shares(variable: Variable, values: list[Any]) -> None:
+    """Give each replica its own again; of as many replicas as then. Others share the sum evenly."""
+    held = getattr(variable._value, "values", ())
+    if len(held) == len(values):
+        for one, value in zip(held, values, strict=True):
+            one.assign(value)
+
+
 def sharding(variable: Variable) -> Any:
     """How JAX spreads a variable over several devices, or will once it has a value; None where it lies on one."""
     if keras.backend.backend() != "jax":

@@ -18,12 +18,13 @@ from modelkeep.curves import Curves
 from modelkeep.errors import CheckpointNotFound, FormatTooNew, IntegrityError, RunNotFound, UsageError
 from modelkeep.live import internals
 from modelkeep.live.training import feeding, processes, randomness
+from modelkeep.live.training.feeding import validation
 from modelkeep.live.training.interruption import Interruption
 from modelkeep.live.training.keeping import Keeper, Standing
 from modelkeep.live.training.listening import Listener
 from modelkeep.live.training.resuming import Resumption
 from modelkeep.live.training.schedule import Schedule
-from modelkeep.report import Finding
+from modelkeep.report import Finding, Severity
 from modelkeep.retention import Retention
 from modelkeep.runs import Runs
 from modelkeep.storage.blobs import Blobs
@@ -120,11 +121,13 @@ class Checkpoints:
             seed=_seed(),  # gone on from, the run keeps its own
             fast_forward=self._fast_forward,
         )
-        self._say_all(feed.findings)
+        self._say_all((*feed.findings, *validation.doubts(validation_data)))
         if resumption is not None:
             begun = self._go_to(feed, resumption, epochs)
             initial_epoch = begun if resumption.standing.step_in_epoch else max(initial_epoch, begun)
         internals.build_for(model, feed.get_numpy_iterator())
+        if feed.kind != "arrays" and internals.replicas(model) > 1:
+            self._say(_fetched_ahead(model))
         listener = self._listen(resumption, feed)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
@@ -398,3 +401,11 @@ def _seed() -> int:
     copy = np.random.RandomState()
     copy.set_state(np.random.get_state())
     return int(copy.randint(2**31))
+
+
+def _fetched_ahead(model: keras.Model) -> Finding:
+    message = (
+        "for several replicas TensorFlow fetches batches ahead, which are left out when training goes on: give fit "
+        "arrays, whose position is exact"
+    )
+    return Finding("data-not-exact", Severity.WARNING, message, model.name)

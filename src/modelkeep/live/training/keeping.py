@@ -64,6 +64,7 @@ class _Subject:
     found: Inventory
     snapshots: Snapshots
     targets: Mapping[str, list[str] | None]  # of each optimizer, the weights it was built for
+    replicated: Mapping[str, internals.Variable]  # those of which each replica has a share
 
     def fits(self, model: keras.Model, optimizers: Optimizers) -> bool:
         """Whether these have no more to keep than when this was made."""
@@ -144,7 +145,13 @@ class Keeper:
         found = inventory(nodes_of(model, optimizers))
         here = environment.here(captured.custom_objects)
         self._subject = _Subject(
-            captured, here, origins.lineage(model, self._lineage), found, Snapshots(found), compiled.targets(found)
+            captured,
+            here,
+            origins.lineage(model, self._lineage),
+            found,
+            Snapshots(found),
+            compiled.targets(found),
+            {name: variable for name, variable in found.variables.items() if internals.shares(variable)},
         )
         return findings
 
@@ -183,7 +190,9 @@ class Keeper:
         findings = self.prepare(model, optimizers)
         subject = self._subject
         assert subject is not None
-        packed = state.pack({**value, "optimizers": dict(subject.targets)})
+        # What counts within an epoch is the sum of what replicas counted, and would be rounded otherwise from there on.
+        shares = {} if instead else {name: internals.shares(one) for name, one in subject.replicated.items()}
+        packed = state.pack({**value, "optimizers": dict(subject.targets), "shares": shares})
         draft = Checkpoint(
             run=self._run,
             step=standing.step,

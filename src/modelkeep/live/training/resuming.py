@@ -76,7 +76,7 @@ class Resumption:
         return Curves.from_json(self._stored.part(CURVES))
 
     def elsewhere(self) -> Iterator[Finding]:
-        """Another backend, or another release of it or of Keras, than it was kept with: they decide over the last bits."""
+        """Another backend, or release of it or of Keras, than it was kept with: they decide over the last bits."""
         was, now = _numerics(self.manifest.environment), _numerics(environment.here())
         if other := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
             kept = ", ".join(f"{name} {was[name]}" for name in other if name in was)
@@ -91,6 +91,10 @@ class Resumption:
         """
         mapped = self.blobs.map(network_tensors(self.manifest, optimizer=bool(getattr(model, "compiled", False))))
         restore_into(model, self.manifest, self._stored.part, mapped.views)
+        if shares := self.value.get("shares"):
+            variables = inventory(internals.walk(model)).variables
+            for name in shares.keys() & variables.keys():
+                internals.set_shares(variables[name], shares[name])
         origins.adopt(model, self.manifest.lineage, self.checkpoint.ref)
 
     def check_optimizers(self, optimizers: Optimizers) -> None:
