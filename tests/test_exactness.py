@@ -44,8 +44,8 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(zygote, tmp_path,
 
 
 def test_a_training_that_is_done_is_not_done_again(zygote, tmp_path):
-    told = exactness.reference(zygote, "early_stopping", tmp_path)
-    again = exactness.Life("early_stopping", str(tmp_path), number=1)
+    told = exactness.reference(zygote, "early_stopping", tmp_path / "run")
+    again = exactness.Life("early_stopping", str(tmp_path / "run"), number=1)
     assert zygote.live(again) == 0, again.errors.read_text()
     assert again.lines() == told[-1:]
 
