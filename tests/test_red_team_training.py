@@ -243,6 +243,12 @@ def test_what_was_gone_back_to_is_where_fit_goes_on(tmp_path: Path) -> None:
     assert weights(model) == weights(whole)
 
 
+def test_validation_that_remembers_where_it_was_is_said(tmp_path: Path) -> None:
+    told = {**FIVE_STEPS, "validation_steps": 1}
+    with pytest.warns(UserWarning, match="each validation goes on where the one before ended"):
+        run(tmp_path).fit(network(), X, Y, **told, validation_data=(one for one in [(X[:8], Y[:8])] * 3))
+
+
 def test_an_epoch_under_way_that_has_other_steps_now_is_said(tmp_path: Path) -> None:
     told = {**FIVE_STEPS, "epochs": 1, "shuffle": False}
     with pytest.raises(Killed):

@@ -83,6 +83,11 @@ def examine(dataset: Any, *, fast_forward: bool) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
+def reshuffles(dataset: Any) -> bool:
+    """Whether each pass over it comes in an order of its own."""
+    return any(getattr(one, "_reshuffle_each_iteration", False) for one in _inputs(dataset))
+
+
 def _inputs(dataset: Any) -> Iterator[Any]:
     # Private throughout: a dataset has no public account of what it was made of.
     yield dataset
