@@ -163,3 +163,36 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(lives: dict[str, A
 @pytest.mark.slow
 def test_one_process_goes_on_with_what_two_began_and_says_so(lives: dict[str, Any]) -> None:
     assert lives["second"][0]["alone"]["findings"] == ["processes-changed"]
+
+
+# --- replicas of tf.distribute, in one process
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    told: dict[str, Any] = {}
+    program = [sys.executable, str(Path(__file__).parent / "mirrored.py")]
+    store = tmp_path_factory.mktemp("replicas") / "store"
+    for life in ("first", "second"):
+        done = subprocess.run([*program, str(store), life], capture_output=True, text=True, timeout=300)
+        assert done.stdout, done.stderr
+        told |= json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.slow
+def test_a_training_on_replicas_that_is_killed_within_an_epoch_goes_on_to_the_bit(replicas: dict[str, Any]) -> None:
+    assert replicas["resumed"] == replicas["whole"]
+
+
+@pytest.mark.slow
+def test_what_replicas_trained_is_restored_without_any(replicas: dict[str, Any]) -> None:
+    assert replicas["alone"] == [replicas["whole"]["variables"]] * 2
+
+
+@pytest.mark.slow
+def test_data_that_is_fetched_ahead_for_replicas_is_said(replicas: dict[str, Any]) -> None:
+    assert replicas["whole"]["findings"] == []
+    assert replicas["batches"]["findings"] == ["data-not-exact"]
