@@ -404,7 +404,15 @@ def next_draws() -> list[float]:
 
 KERAS = ("BackupAndRestore()", "BackupAndRestore(save_freq=4)")
 """What Keras has for the same; measured under TensorFlow."""
-COMPARED = ("sgd", "dropout", "shuffle", "py_dataset", "reduce_learning_rate", "early_stopping", "model_checkpoint")
+COMPARED = (
+    "batch_normalization",
+    "dropout",
+    "shuffle",
+    "py_dataset",
+    "reduce_learning_rate",
+    "early_stopping",
+    "model_checkpoint",
+)
 TABLES = re.compile(r"(?<=<!-- tables -->\n).*(?=\n<!-- end of tables -->)", re.DOTALL)
 _HEADS = ("killed with `kill -9`", "TensorFlow", "JAX", "PyTorch")
 _COMPARISON = ("trainings equal to the bit", "modelkeep", *(f"`{by}`" for by in KERAS))
