@@ -138,6 +138,40 @@ def test_a_signal_after_the_last_step_of_a_loop_of_ones_own_ends_the_process_all
         terminate(model)
 
 
+def test_a_model_whose_fit_failed_goes_on_in_the_same_process(tmp_path: Path) -> None:
+    def train(store: Path, model: keras.Model, *callbacks: Any) -> None:
+        run(store, every_steps=2).fit(model, X, Y, **FIVE_STEPS, epochs=3, callbacks=callbacks)
+
+    whole = network()
+    train(tmp_path / "whole", whole)
+    model = network()
+    for after in (4, 3, 6):
+        with pytest.raises(Killed):
+            train(tmp_path / "run", model, At("on_train_batch_end", after, die))
+    train(tmp_path / "run", model)
+    assert weights(model) == weights(whole)
+
+
+def test_a_model_whose_data_failed_while_steps_were_passed_by_is_trained_by_its_next_fit(tmp_path: Path) -> None:
+    def batches(fail: bool) -> Any:
+        yield from [(X[:8], Y[:8])] * 2
+        if fail:
+            raise Killed
+        yield from [(X[:8], Y[:8])] * 8
+
+    told = {"steps_per_epoch": 5, "verbose": 0, "shuffle": False}
+    late = At("on_train_batch_end", 4, die)
+    with pytest.raises(Killed):
+        network().fit(batches(False), **told, callbacks=[run(tmp_path, every_steps=1).callback(), late])
+    model = network()
+    with pytest.raises(Exception, match="Killed|^$"):
+        model.fit(batches(True), **told, callbacks=[run(tmp_path).callback()])
+    before = weights(model)
+    model.fit(X, Y, **FIVE_STEPS)
+    assert weights(model) != before
+    assert float(model.optimizer.iterations) == 8
+
+
 # --- a fit that changes
 
 

@@ -68,8 +68,8 @@ class _Subject:
 
     def fits(self, model: keras.Model, optimizers: Optimizers) -> bool:
         """Whether these have no more to keep than when this was made."""
-        there = {id(node) for _, node in self.found.nodes}
-        return self.snapshots.fits(model) and all(id(optimizer) in there for optimizer in optimizers.values())
+        known = (any(node is optimizer for _, node in self.found.nodes) for optimizer in optimizers.values())
+        return self.snapshots.fits(model) and all(known)
 
 
 _all: weakref.WeakSet[Keeper] = weakref.WeakSet()

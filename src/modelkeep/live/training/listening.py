@@ -79,7 +79,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._before_validation: _Validation | None = None
         self._train_function: Callable[..., Any] | None = None  # the model's own
         self._wrapped: Callable[..., Any] | None = None  # and what the model has in its place
-        self._training = self._stepped = False
+        self._training = self._stepped = self._skips = False
 
     # --- what Keras calls
 
@@ -160,6 +160,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Before a step: another callback may have had the train function made anew."""
+        self._skips = bool(self._skip_to)  # this one; whoever uses the function after a `fit` that failed skips nothing
         if self.model.train_function is not self._wrapped:
             self._wrap_train_function()
 
@@ -363,7 +364,8 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         per_call = self.model.steps_per_execution
 
         def train(*arguments: Any) -> Any:
-            if self._skip_to:
+            if self._skips:
+                self._skips = False
                 if feed is None:
                     _pass_by(arguments[-1], per_call)
                 # JAX gives its state on, too.
