@@ -5,6 +5,7 @@
 #   make check    style, types, and which room may import which
 #   make bench    time and memory against plain Keras and the raw disk
 #   make fuzz     a minute of made-up files for each reader
+#   make exactness   trainings killed and gone on with, compared to the bit; writes the table in the docs
 #   make docs     write the generated pages and pictures anew
 #   make clean    remove what was installed and built
 
@@ -27,7 +28,7 @@ export JAX_PLATFORMS := cpu
 export MODELKEEP_OLDEST_KERAS := $(abspath $(OLDEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-cold test-live test-backends coverage bench fuzz docs clean
+.PHONY: help setup demo test check test-cold test-live test-backends coverage bench exactness fuzz docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -82,6 +83,10 @@ coverage:
 
 bench: $(INSTALLED)
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+# About an hour and a half on two cores: every kind of training, killed ten times under each backend.
+exactness: $(INSTALLED)
+	$(BIN)/python tests/exactness.py
 
 # What was found is kept in the corpus, for the next run to begin with.
 fuzz: $(INSTALLED)
