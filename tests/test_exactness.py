@@ -54,6 +54,8 @@ def test_a_training_that_is_done_is_not_done_again(zygote, tmp_path):
 def test_checkpoints_change_nothing_in_a_training(zygote, tmp_path, training):
     plain = exactness.reference(zygote, training, tmp_path / "plain", by="keras")
     kept = exactness.reference(zygote, training, tmp_path / "kept")
+    for told in (plain, kept):
+        told[-1][-1].pop("next")  # torch's own loader draws a seed, whether it shuffles or not
     assert exactness.compare(plain, kept, 0) is None
 
 
