@@ -164,7 +164,7 @@ def test_a_model_whose_data_failed_while_steps_were_passed_by_is_trained_by_its_
     with pytest.raises(Killed):
         network().fit(batches(False), **told, callbacks=[run(tmp_path, every_steps=1).callback(), late])
     model = network()
-    with pytest.raises(Exception, match="Killed|^$"):
+    with pytest.raises(Exception, match=r"Killed|^$"):
         model.fit(batches(True), **told, callbacks=[run(tmp_path).callback()])
     before = weights(model)
     model.fit(X, Y, **FIVE_STEPS)
@@ -190,6 +190,27 @@ def test_a_train_function_that_a_callback_makes_anew_is_used_from_then_on(tmp_pa
         train(tmp_path / "run", At("on_train_batch_end", 8, die))
     model, resumed = train(tmp_path / "run")
     assert (weights(model), resumed) == (weights(whole), history)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_callbacks_may_evaluate_predict_and_save(tmp_path: Path, eagerly: bool) -> None:
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["held_out"] = self.model.evaluate(*HELD_OUT, verbose=0)[0]
+            logs["mean"] = float(np.mean(self.model.predict(X, verbose=0)))
+            self.model.save(tmp_path / "saved.keras")
+
+    def train(store: Path, *callbacks: Any) -> tuple[list[bytes], Any]:
+        model = network()
+        model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], run_eagerly=eagerly)
+        told = {**FIVE_STEPS, "epochs": 3, "validation_data": HELD_OUT, "validation_freq": 2}
+        history = run(store, every_steps=3).fit(model, X, Y, **told, callbacks=[Look(), *callbacks])
+        return weights(model), history.history
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "run", At("on_train_batch_end", 8, die))
+    assert train(tmp_path / "run") == whole
 
 
 def test_what_a_callback_compiles_at_the_end_stays(tmp_path: Path) -> None:
