@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -100,12 +101,17 @@ def test_another_number_of_processes_is_said() -> None:
 # --- two processes of torch.distributed
 
 
-def live(folder: Path, life: str) -> list[dict[str, Any]]:
-    """What each of two processes told."""
-    program = [sys.executable, str(Path(__file__).parent / "ranks.py"), str(folder / "store"), str(folder / life)]
+def together(script: str, *arguments: str) -> list[dict[str, Any]]:
+    """What each of two processes told that were started together, with ``{rank}`` in the place of which it is."""
+    program = [sys.executable, str(Path(__file__).parent / script)]
     ranks = [
-        subprocess.Popen([*program, rank, life], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in "01"
+        subprocess.Popen(
+            [*program, *(argument.format(rank=rank) for argument in arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
     ]
     told = [rank.communicate(timeout=300) for rank in ranks]
     assert all(out for out, _ in told), told
@@ -118,8 +124,10 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip("PyTorch is not installed")
     folder = tmp_path_factory.mktemp("ranks")
     mk.open(folder / "store")
-    told = {life: live(folder, life) for life in ("first", "second")}
-    return told | {"keep": mk.open(folder / "store")}
+    told: dict[str, Any] = {"keep": mk.open(folder / "store")}
+    for life in ("first", "second"):
+        told[life] = together("ranks.py", str(folder / "store"), str(folder / life), "{rank}", life)
+    return told
 
 
 @pytest.mark.slow
@@ -196,3 +204,24 @@ def test_what_replicas_trained_is_restored_without_any(replicas: dict[str, Any])
 def test_data_that_is_fetched_ahead_for_replicas_is_said(replicas: dict[str, Any]) -> None:
     assert replicas["whole"]["findings"] == []
     assert replicas["batches"]["findings"] == ["data-not-exact"]
+
+
+# --- two workers of tf.distribute
+
+
+def free_ports() -> list[str]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return [str(server.getsockname()[1]) for server in (one, other)]
+
+
+@pytest.mark.slow
+def test_two_workers_that_are_killed_go_on_to_the_bit(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    store = str(tmp_path / "store")
+    whole, resumed = (together("workers.py", store, "{rank}", *free_ports(), life) for life in ("first", "second"))
+    assert resumed[0]["first"] == resumed[1]["first"] > 1
+    for rank, (one, other) in enumerate(zip(whole, resumed, strict=True)):
+        assert other["losses"] == one["losses"][other["first"] - 1 :]
+        assert other["variables"] == one["variables"]
+        assert other["extra"] == str(rank)

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 import keras
 import keras.src.trainers.trainer
+import numpy as np
 from keras.src.backend.common import KerasVariable, global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
@@ -207,6 +208,26 @@ def is_uninitialized(variable: Variable) -> bool:
     return variable._value is None
 
 
+def tensorflow_texts() -> Any:
+    """Where TensorFlow's workers leave texts for each other, and wait for those of others."""
+    # Private: strategies are started by it, and give no way to exchange anything but tensors within a step.
+    from tensorflow.python.eager import context
+
+    return context.context()
+
+
+def tensorflow_workers() -> tuple[int, int] | None:
+    """How many workers a strategy of several began with in this process, and which this is; the chief is the first."""
+    if "tensorflow" not in sys.modules:
+        return None
+    server = getattr(tensorflow_texts(), "_collective_ops_server_def", None)
+    if server is None:
+        return None
+    jobs = {job.name: len(job.tasks) for job in server.cluster.job if job.name in ("chief", "worker")}
+    rank = server.task_index + (jobs.get("chief", 0) if server.job_name == "worker" else 0)
+    return sum(jobs.values()), int(rank)
+
+
 def replicas(model: Node) -> int:
     """How many replicas of a model ``tf.distribute`` trains in this process; 1 without."""
     if keras.backend.backend() != "tensorflow":
@@ -224,6 +245,22 @@ def shares(variable: Variable) -> list[Any]:
     if value.synchronization != tf.VariableSynchronization.ON_READ:
         return []
     return [one.numpy() for one in value.values]
+
+
+def together(value: Any) -> Any:
+    """What a variable's replicas in this process come to. Asking it itself would be to ask all workers."""
+    import tensorflow as tf
+
+    shares = [one.numpy() for one in value.values]
+    if value.synchronization != tf.VariableSynchronization.ON_READ:
+        return shares[0]
+    match value.aggregation:
+        case tf.VariableAggregation.SUM:
+            return np.sum(shares, axis=0, dtype=shares[0].dtype)
+        case tf.VariableAggregation.MEAN:
+            return np.mean(shares, axis=0, dtype=shares[0].dtype)
+        case _:
+            return shares[0]
 
 
 def set_shares(variable: Variable, values: list[Any]) -> None:

@@ -1,8 +1,9 @@
 """Several processes that train one model together: one of them writes, all go on from the same checkpoint.
 
 Under torch these are the processes of ``torch.distributed``, under JAX those of ``jax.distributed``, under TensorFlow
-those of ``TF_CONFIG``. The first one decides when a checkpoint is taken and from which one training goes on, and
-writes; the others are told. What differs between them, such as random states, each one hands over to be kept.
+the workers of a ``MultiWorkerMirroredStrategy``. The first one decides when a checkpoint is taken and from which one
+training goes on, and writes; the others are told. What differs between them, such as random states, each one hands over
+to be kept.
 
 All of them have to do the same in the same order: whoever is told waits for who tells. Where one dies, the others wait
 until the backend tells them, or whoever started them does; what is durable by then is what all go on from.
@@ -10,6 +11,8 @@ until the backend tells them, or whoever started them does; what is durable by t
 
 from __future__ import annotations
 
+import itertools
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +23,7 @@ import msgspec
 import numpy as np
 
 from modelkeep.errors import Conflict, ModelkeepError
+from modelkeep.live import internals
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import state
 from modelkeep.report import Finding, Severity
@@ -181,4 +185,29 @@ def _in_two_rounds(data: bytes, gather: Callable[[Array], list[Array]]) -> list[
     return [one[:size].tobytes() for one, size in zip(gather(padded), sizes, strict=True)]
 
 
-_HERE: Mapping[str, Callable[[], Processes]] = {"torch": _of_torch, "jax": _of_jax}
+# --- TensorFlow
+
+
+def _of_tensorflow() -> Processes:
+    workers = internals.tensorflow_workers()
+    if workers is None:
+        return Processes()
+    count, rank = workers
+    return Processes(rank, count, partial(_gather_by_tensorflow, count, rank))
+
+
+_rounds = itertools.count()
+
+
+def _gather_by_tensorflow(count: int, rank: int, data: bytes) -> list[bytes]:
+    """Through the texts that the service which starts the workers together lets them leave for each other."""
+    number = next(_rounds)  # all go through as many
+    texts = internals.tensorflow_texts()
+    texts.set_config_key_value(f"modelkeep/{number}/{rank}", b64encode(data).decode("ascii"))
+    gathered = [b64decode(texts.get_config_key_value(f"modelkeep/{number}/{one}")) for one in range(count)]
+    if number:
+        texts.delete_config_key_value(f"modelkeep/{number - 1}/{rank}")  # whoever is here has read it
+    return gathered
+
+
+_HERE: Mapping[str, Callable[[], Processes]] = {"torch": _of_torch, "jax": _of_jax, "tensorflow": _of_tensorflow}
