@@ -312,6 +312,35 @@ def test_an_epoch_under_way_that_has_other_steps_now_is_said(tmp_path: Path) -> 
         )
     with pytest.warns(UserWarning, match="had 5 steps, and has 4 now"):
         run(tmp_path).fit(network(), X, Y, **told, steps_per_epoch=4)
+    assert mk.open(tmp_path).run("run").newest.step == 4
+
+
+def test_an_epoch_that_has_fewer_steps_than_were_done_is_refused(tmp_path: Path) -> None:
+    told = {**FIVE_STEPS, "shuffle": False}
+    with pytest.raises(Killed):
+        run(tmp_path, every_steps=1).fit(
+            network(), X, Y, **told, steps_per_epoch=5, callbacks=[At("on_train_batch_end", 5, die)]
+        )
+    with pytest.raises(NotFaithful, match="more steps behind it"):
+        run(tmp_path).fit(network(), X, Y, **told, steps_per_epoch=2)
+
+
+def test_data_in_batches_of_another_size_is_said_between_two_epochs(tmp_path: Path) -> None:
+    class Halves(keras.utils.PyDataset):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.size = size
+
+        def __len__(self) -> int:
+            return len(X) // self.size
+
+        def __getitem__(self, index: int) -> Any:
+            rows = slice(index * self.size, index * self.size + self.size)
+            return X[rows], Y[rows]
+
+    run(tmp_path).fit(network(), Halves(8), verbose=0)
+    with pytest.warns(UserWarning, match="has 10 batches a pass, and had 5"):
+        run(tmp_path).fit(network(), Halves(4), epochs=2, verbose=0)
 
 
 def test_an_epoch_that_fit_was_told_to_begin_with_counts_as_what_comes_before(tmp_path: Path) -> None:

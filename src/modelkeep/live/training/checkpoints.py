@@ -398,9 +398,10 @@ class Checkpoints:
 
 def _seed() -> int:
     """As the user seeded NumPy, whose next draw stays what it would be without checkpoints."""
-    copy = np.random.RandomState()
-    copy.set_state(np.random.get_state())
-    return int(copy.randint(2**31))
+    before = np.random.get_state(legacy=False)  # of whatever kind it is
+    seed = int(np.random.randint(2**31))
+    np.random.set_state(before)
+    return seed
 
 
 def _fetched_ahead(model: keras.Model) -> Finding:

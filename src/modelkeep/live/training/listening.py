@@ -19,7 +19,7 @@ import keras
 
 from modelkeep.checkpoint import Reason
 from modelkeep.curves import Curves, Point, differing, numbers
-from modelkeep.errors import UsageError
+from modelkeep.errors import NotFaithful, UsageError
 from modelkeep.live import internals, origins
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import callback_states, randomness, state
@@ -134,6 +134,13 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             ended = "a callback stopped training" if resumption.value["stop_training"] else done
             message = f"{ended}, so nothing is trained: the model and the history are as they were then"
             yield Finding("run-done", Severity.NOTE, message, self.model.name)
+        elif steps is not None and resumption.standing.step_in_epoch > steps:
+            raise NotFaithful(
+                "the epoch under way has more steps behind it than it has now",
+                found=f"{steps} steps an epoch",
+                expected=f"{resumption.standing.step_in_epoch} or more",
+                hint="give fit the same steps_per_epoch, or begin a new run",
+            )
         elif resumption.standing.step_in_epoch and was != steps:
             message = f"the epoch under way had {was} steps, and has {steps} now"
             yield Finding("steps-changed", Severity.WARNING, message, self.model.name)
@@ -215,8 +222,10 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
     def on_train_end(self, logs: Any = None) -> None:
         """When training is done."""
         origins.note(self.model, origins.Trained(f"{self._run}@{self._standing.step}"))
-        self._keeper.wait()
-        self.close()
+        try:
+            self._keeper.wait()
+        finally:
+            self.close()
         if self._interruption.received is not None:
             self._interruption.leave()
 

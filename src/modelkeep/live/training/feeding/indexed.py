@@ -60,6 +60,7 @@ class IndexedFeed(FetchedFeed):
     def _state(self) -> Position:
         return {
             "length": self._length_of_pass,
+            "batches": self._length(),
             "order": self._order_state(),
             "owner": self._attributes.capture(),
             "before": self._before,
@@ -80,7 +81,13 @@ class IndexedFeed(FetchedFeed):
                 expected=f"{self._length_of_pass} batches",
                 hint="give fit the same data, or begin a new run",
             )
-        return self._check_last(position)
+        return (*self._check_batches(position["batches"]), *self._check_last(position))
+
+    def _check_batches(self, expected: int | None) -> Iterator[Finding]:
+        """Between two passes it may have other batches, such as of another size."""
+        if self._length() != expected:
+            message = f"the data has {self._length()} batches a pass, and had {expected}; training goes on with these"
+            yield Finding("data-changed", Severity.WARNING, message, "data")
 
     def _check_last(self, position: Position) -> tuple[Finding, ...]:
         before, at = position["before"], self._cursor
