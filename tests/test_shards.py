@@ -128,7 +128,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if importlib.util.find_spec("jax") is None:
         pytest.skip("JAX is not installed")
     store = tmp_path_factory.mktemp("devices") / "store"
-    return {name: act(store, name) for name in ("undisturbed", "resumed", "elsewhere", "measured")}
+    acts = {name: act(store, name) for name in ("undisturbed", "resumed", "elsewhere")}
+    return acts | {"measured": acts["elsewhere"]["measured"]}
 
 
 KERNEL, SLOTS = "both", ("both_kernel_momentum", "both_kernel_velocity")
@@ -191,3 +192,8 @@ def test_bfloat16_in_parts_keeps_every_bit(told: dict[str, Any]) -> None:
 def test_weights_are_transferred_from_a_checkpoint_in_parts(told: dict[str, Any]) -> None:
     assert told["measured"]["transferred"]
     assert told["measured"]["equal kernels"]
+
+
+@pytest.mark.slow
+def test_an_average_of_checkpoints_in_parts_is_refused(told: dict[str, Any]) -> None:
+    assert "averaged" not in told["measured"]

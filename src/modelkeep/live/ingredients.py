@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import msgspec
 
-from modelkeep.errors import UsageError
+from modelkeep.errors import CannotLoad, UsageError
 from modelkeep.live import custom_objects as customs
-from modelkeep.live import golden, opening
+from modelkeep.live import golden, opening, shards
 from modelkeep.live.capture import CONFIG, LAYER_ASSETS, TORCH_RNG, capture
 from modelkeep.live.loading import Assets
 from modelkeep.live.restore import restore
@@ -52,7 +52,12 @@ class Ingredient:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """Those of the network, by name."""
+        """Those of the network, by name. Raises CannotLoad for a checkpoint that is kept in parts."""
+        if any(part.name == shards.PART for part in self.manifest.parts):
+            raise CannotLoad(
+                f"{self.label} is kept in parts, as it lay on several devices",
+                hint="make a version of it, which is whole, and average that: keep.publish",
+            )
         return {
             tensor.name: tensor
             for tensor in self.manifest.tensors
