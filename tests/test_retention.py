@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelkeep.checkpoint import Checkpoint
 from modelkeep.errors import UsageError
-from modelkeep.retention import Retention, best_of, metric_of, split
+from modelkeep.retention import Retention, best_of, is_best_so_far, metric_of, split
 
 
 def made(number: int, step: int | None = None, **said: Any) -> Checkpoint:
@@ -128,3 +128,9 @@ def test_numbers_of_checkpoints_are_whole_and_from_one(wrong: dict[str, Any]) ->
 def test_what_names_no_metric_is_refused(wrong: Any) -> None:
     with pytest.raises(UsageError):
         Retention(best=wrong)
+
+
+@given(runs.filter(len))
+def test_what_was_logged_last_is_the_best_so_far_where_its_checkpoint_would_be_the_best(run: list[Checkpoint]) -> None:
+    assert is_best_so_far([one.metrics for one in run], "loss") == (best_of(run, "loss") is run[-1])
+    assert not is_best_so_far([*(one.metrics for one in run), {}], "loss")
