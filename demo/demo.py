@@ -147,19 +147,19 @@ def main() -> None:
     def train_improved(*callbacks: keras.callbacks.Callback) -> keras.Model:
         model = improved()
         model.compile(keras.optimizers.Adam(use_ema=True, name="adam"), "binary_crossentropy", metrics=["accuracy"])
-        run = keep.checkpoints(f"sentiment-run-{begun}", every_epochs=1)
+        run = keep.checkpoints(f"run-{begun}", every_epochs=1)
         run.fit(model, x[train], y[train], epochs=3, batch_size=64, verbose=0, callbacks=callbacks)
         return model
 
-    begun = f"{datetime.now():%Y%m%d-%H%M%S}"
+    begun = f"{datetime.now():%m%d-%H%M%S}"
     with step("Train an improved network under checkpoints: dropout, averaged weights; ended in its second epoch"):
         try:
             train_improved(TakeAway(after=200))
         except SystemExit as ended:
             say(f"ended by SIGTERM, exit code {ended.code}, as a spot instance is")
-            say(modelkeep("checkpoints", f"sentiment-run-{begun}"))
+            say(modelkeep("checkpoints", f"run-{begun}"))
     with step("Start it again: it goes on with the very next step, to the bit"):
-        model = train_improved()
+        model = train_improved(TakeAway(after=0))  # which is put back, too: it has taken away what it will
         metrics = scores(model)
         say(f"accuracy {metrics['accuracy']:.3f}, loss {metrics['loss']:.3f}")
     with step("Keep it as the next version, and compare"):
@@ -200,7 +200,7 @@ def main() -> None:
         f"verify {second.ref} --live",
         f"promote {second.ref} production",
         "history sentiment",
-        f"watch sentiment-run-{begun} --once",
+        f"watch run-{begun} --once",
         "export sentiment@production saved_model --to serving/1",
         "inspect serving/1",
     ):

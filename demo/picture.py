@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-COLUMNS = 110
+COLUMNS = 120
 # Fonts from elsewhere are blocked where pictures are shown, and a monospaced one is at hand everywhere.
 FOREIGN_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -393,7 +394,15 @@ class Checkpoints:
     def _say(self, finding: Finding) -> None:
         self.findings.append(finding)
         subject = f"{finding.subject}: " if finding.subject else ""
-        warnings.warn(f"run {self.run}: {subject}{finding.message}", stacklevel=2)
+        warnings.warn(f"run {self.run}: {subject}{finding.message}", stacklevel=_level_of_the_caller())
+
+
+def _level_of_the_caller() -> int:
+    """How far up the stack, from whoever asks, the code stands that is neither ours nor Keras'."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("modelkeep", "keras"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _seed() -> int:
