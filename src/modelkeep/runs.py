@@ -56,9 +56,9 @@ _BEST_BY = ("val_loss", "loss")  # where a run does not say
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How far a run is since its newest checkpoint.
 
-    ``follows`` is the number of that, ``of`` the number of epochs it is to have, ``steps_per_epoch`` what each has where that is known, ``time`` when
-    this was so (RFC 3339, UTC; filled in where empty), ``curves`` the JSON of :class:`modelkeep.curves.Curves` since
-    the newest checkpoint.
+    ``follows`` is the number of that, ``of`` the number of epochs it is to have, ``steps_per_epoch`` what each has
+    where that is known, ``time`` when this was so (RFC 3339, UTC; filled in where empty), ``curves`` the JSON of
+    :class:`modelkeep.curves.Curves` since the newest checkpoint.
     """
 
     step: int

@@ -155,6 +155,7 @@ def is_exact(source: str, target: str) -> bool:
 
 
 def kind_of(dtype: str) -> str:
+    """``float``, ``int`` or ``complex``; any other dtype is a kind of its own."""
     # An int8 kernel is no float32 kernel, though each number would fit: it lacks its scale.
     return next((kind for kind in ("complex", "float", "int") if kind in dtype), dtype)
 
@@ -188,6 +189,7 @@ def _dtype(variable: Variable) -> str:
 
 
 def form_of(shape: tuple[int, ...], dtype: str) -> str:
+    """Dtype and shape in one word: ``float32[3, 4]``."""
     return f"{dtype}{list(shape)}"
 
 

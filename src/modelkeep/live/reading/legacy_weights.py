@@ -51,7 +51,7 @@ def plan(
 
 
 def plan_layer(layer: keras.Layer, tensors: Sequence[ForeignTensor], name: str, contents: Contents) -> Plan:
-    """Find the variable of each tensor that a file in the old layout has of one layer, which is called ``name`` there."""
+    """Find the variable of each tensor that a file in the old layout has of one layer, called ``name`` there."""
     planning = _Planning(layer, contents, {}, {})
     planning._match(layer, name, list(tensors), planning.converter())
     return planning.plan
