@@ -102,7 +102,7 @@ def restore_into(model: keras.Model, manifest: Manifest, parts: Parts, tensors: 
         if compiled_now:
             _build_optimizers(found, saved, nullcontext)
             if internals.resolved(model) is None:
-                _build_metrics(model, saved)
+                _built_metrics(model, saved)  # those of another `compile` count from the first batch on
             found = inventory(found.nodes, saved.paths)
         _compare(found, saved, compiled=compiled_now)
         _compare_shapes(found, saved)  # all of them before the first value is put into the caller's model
@@ -279,12 +279,17 @@ def _in_order_of(model: keras.Model, variables: list[internals.Variable]) -> lis
     return listed if len(listed) == len(variables) else variables
 
 
-def _build_metrics(model: keras.Model, saved: _Saved) -> None:
+def _built_metrics(model: keras.Model, saved: _Saved) -> bool:
+    """Make the metrics that were there; False where that cannot be."""
     record = saved.record["metrics"]
     if record is None or not getattr(model, "compiled", False):
-        return
+        return True
     signature = saved.manifest.signature
-    if signature is None or not compiled.build_metrics(model, record, signature):
+    return signature is not None and compiled.build_metrics(model, record, signature)
+
+
+def _build_metrics(model: keras.Model, saved: _Saved) -> None:
+    if not _built_metrics(model, saved):
         warnings.warn(
             "the running values of the metrics could not be restored; they start from zero at the first batch",
             stacklevel=2,

@@ -70,6 +70,11 @@ class Resumption:
             raise IntegrityError(f"{STATE} holds no mapping", found=type(value).__name__, hint="run: modelkeep fsck")
         return processes.here().own(value)
 
+    @property
+    def has_metrics(self) -> bool:
+        """Whether metrics of ``compile`` had counted anything."""
+        return any(tensor.name.startswith("state/compiled/") for tensor in self.manifest.tensors)
+
     @cached_property
     def curves(self) -> Curves:
         """What the run had logged."""
