@@ -351,7 +351,7 @@ class Listener(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
 
     def _put_back(self, resumption: Resumption) -> None:
         resumption.put_back(self.model)
-        if resumption.standing.step_in_epoch and resumption.has_metrics and internals.resolved(self.model) is None:
+        if resumption.standing.step_in_epoch and resumption.counted > len(internals.compile_metrics(self.model)):
             message = "what they counted in this epoch cannot be put back: they count from here on"
             self._say(Finding("metrics-not-restored", Severity.WARNING, message, "metrics"))
         self._put_back_callbacks(resumption)

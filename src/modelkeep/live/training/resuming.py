@@ -71,9 +71,9 @@ class Resumption:
         return processes.here().own(value)
 
     @property
-    def has_metrics(self) -> bool:
-        """Whether metrics of ``compile`` had counted anything."""
-        return any(tensor.name.startswith("state/compiled/") for tensor in self.manifest.tensors)
+    def counted(self) -> int:
+        """How many variables the metrics of ``compile`` had."""
+        return sum(tensor.name.startswith("state/compiled/") for tensor in self.manifest.tensors)
 
     @cached_property
     def curves(self) -> Curves:
