@@ -247,6 +247,14 @@ class Manifest(_Record, frozen=True, kw_only=True, omit_defaults=False):
         )
 
 
+_MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain", ".msgpack": "application/msgpack"}
+
+
+def media_of(name: str) -> str:
+    """The media type of a part, by how its name ends."""
+    return next((media for ending, media in _MEDIA.items() if name.endswith(ending)), "application/octet-stream")
+
+
 class _FormatOnly(msgspec.Struct):
     format: int
 

@@ -21,9 +21,9 @@ from modelkeep.live import golden, opening, shards
 from modelkeep.live.capture import CONFIG, LAYER_ASSETS, TORCH_RNG, capture
 from modelkeep.live.loading import Assets
 from modelkeep.live.restore import restore
-from modelkeep.live.stored import Stored
+from modelkeep.live.stored import Stored, put_aside
 from modelkeep.live.tensors import array
-from modelkeep.manifest import Manifest, Part, Tensor
+from modelkeep.manifest import Manifest, Tensor
 from modelkeep.pipeline import Pipeline
 from modelkeep.report import Finding, Severity
 from modelkeep.storage.blobs import Blobs
@@ -153,18 +153,7 @@ def of_file(
     )
     captured = capture(opened.model)
     blobs = Blobs(LocalStore(folder))
-    manifest = Manifest(
-        model="file",
-        version="0.0.0",
-        created="",
-        writer="",
-        kind=captured.kind,
-        signature=captured.signature,
-        custom_objects=captured.custom_objects,
-        parts=tuple(Part(name=name, digest=blobs.put(data), size=len(data)) for name, data in captured.parts.items()),
-        tensors=blobs.write(captured.tensors).tensors,
-    )
-    return Ingredient(opened.name, path.name, manifest, blobs, captured.objects)
+    return Ingredient(opened.name, path.name, put_aside(captured, blobs), blobs, captured.objects)
 
 
 # --- what goes with it

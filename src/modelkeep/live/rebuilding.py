@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep import errors, manifest
 from modelkeep.errors import CannotLoad, ModelkeepError, NotFaithful, UsageError
-from modelkeep.manifest import Manifest, Part
+from modelkeep.live.stored import put_aside
 from modelkeep.report import Finding, Report, Severity
 from modelkeep.storage.blobs import Blobs
 from modelkeep.storage.local import LocalStore
@@ -75,19 +75,7 @@ def _hand_over(model: keras.Model, folder: Path) -> list[str]:
             hint="move them to a module of their own, and import it",
         )
     blobs = Blobs(LocalStore(folder))
-    written = blobs.write(captured.tensors)
-    parts = [Part(name=name, digest=blobs.put(data), size=len(data)) for name, data in captured.parts.items()]
-    handed = Manifest(
-        model="draft",
-        version="0.0.0",
-        created="",
-        writer="",
-        signature=captured.signature,
-        custom_objects=captured.custom_objects,
-        parts=tuple(parts),
-        tensors=written.tensors,
-    )
-    (folder / _MANIFEST).write_bytes(manifest.encode(handed))
+    (folder / _MANIFEST).write_bytes(manifest.encode(put_aside(captured, blobs)))
     return sorted({record.module for record in captured.custom_objects})
 
 

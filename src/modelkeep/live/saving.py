@@ -31,7 +31,7 @@ from modelkeep.live.audit import audit
 from modelkeep.live.capture import Captured, capture
 from modelkeep.live.loading import Loaded, answer, load
 from modelkeep.live.variables import array_source
-from modelkeep.manifest import Lineage, Manifest, Part, Piece, canonical_json
+from modelkeep.manifest import Lineage, Manifest, Part, Piece, canonical_json, media_of
 from modelkeep.pipeline import Pipeline
 from modelkeep.refs import SemVer
 from modelkeep.registry import Bump, Registry
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from modelkeep.live.opening import Opened
 
 PIPELINE = "pipeline.json"
-_WRITER = f"modelkeep {modelkeep.__version__}"
-_MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain"}
+WRITER = f"modelkeep {modelkeep.__version__}"
 
 Others = Callable[[str], Mapping[str, Any] | None]
 """The values of another version, by what a gate calls it; see :func:`modelkeep.gates.judge`."""
@@ -166,7 +165,7 @@ def _publish(
         return back[0]
 
     def build(number: SemVer) -> Manifest:
-        candidate = replace(manifest, model=name, version=str(number), created=_now())
+        candidate = replace(manifest, model=name, version=str(number), created=now())
         judged = _judge(name, number, terms.gates, values_of(candidate), others, loaded)
         judged.raise_for_failures()
         return replace(candidate, gates=judging.results(judged))
@@ -216,8 +215,8 @@ def _gather(model: keras.Model, facts: Facts, terms: Terms) -> _Gathered:
         Manifest(
             model="draft",
             version="0.0.0",  # until the ledger gives it
-            created=_now(),
-            writer=_WRITER,
+            created=now(),
+            writer=WRITER,
             kind=captured.kind,
             parameters=captured.parameters,
             trainable_parameters=captured.trainable_parameters,
@@ -245,8 +244,8 @@ def _gather_servable(opened: Opened, facts: Facts, terms: Terms) -> _Gathered:
         Manifest(
             model="draft",
             version="0.0.0",
-            created=_now(),
-            writer=_WRITER,
+            created=now(),
+            writer=WRITER,
             kind="servable",
             parameters=opened.contents.parameters,
             environment=environment.here(()),
@@ -324,8 +323,7 @@ def _store(
     for name, data in sorted(gathered.parts.items()):
         digest, added = blobs.add(data)
         new_bytes += added
-        media = next((m for ending, m in _MEDIA.items() if name.endswith(ending)), "application/octet-stream")
-        parts.append(Part(name=name, digest=digest, size=len(data), media=media))
+        parts.append(Part(name=name, digest=digest, size=len(data), media=media_of(name)))
     return replace(gathered.manifest, parts=tuple(parts), tensors=written.tensors), new_bytes
 
 
@@ -356,5 +354,6 @@ def _notices(findings: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(": ".join(filter(None, (f.check, f.subject, f.message))) for f in passed)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as a manifest has it: RFC 3339, UTC, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

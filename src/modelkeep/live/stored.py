@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from modelkeep.errors import IntegrityError
-from modelkeep.manifest import Manifest, Tensor
+from modelkeep.manifest import Manifest, Part, Tensor
 from modelkeep.storage.blobs import Blobs
+
+if TYPE_CHECKING:
+    from modelkeep.live.capture import Captured
+
+
+def put_aside(captured: Captured, blobs: Blobs) -> Manifest:
+    """A captured model written where nobody names it, and its manifest: to be read again by tensor, or elsewhere."""
+    parts = [Part(name=name, digest=blobs.put(data), size=len(data)) for name, data in captured.parts.items()]
+    return Manifest(
+        model="draft",
+        version="0.0.0",
+        created="",
+        writer="",
+        kind=captured.kind,
+        signature=captured.signature,
+        custom_objects=captured.custom_objects,
+        parts=tuple(parts),
+        tensors=blobs.write(captured.tensors).tensors,
+    )
 
 
 class Stored:

@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -16,21 +15,20 @@ import keras
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-import modelkeep
 from modelkeep.checkpoint import Checkpoint, Reason
 from modelkeep.curves import Curves
 from modelkeep.errors import CannotRebuild, UnsafeContent
-from modelkeep.live import compiled, environment, internals, origins, shards
+from modelkeep.live import compiled, environment, internals, origins, saving, shards
 from modelkeep.live.capture import COMPILE, Captured, capture
 from modelkeep.live.tensors import Array
 from modelkeep.live.training import processes, state
 from modelkeep.live.training.background import Background
 from modelkeep.live.training.snapshot import Snapshot, Snapshots
 from modelkeep.live.variables import Inventory, array_source, inventory, view
-from modelkeep.manifest import Environment, Lineage, Manifest, Part, Tensor, encode
+from modelkeep.manifest import Environment, Lineage, Manifest, Part, Tensor, encode, media_of
 from modelkeep.report import Finding, Severity
 from modelkeep.retention import Retention
-from modelkeep.runs import Progress, Runs
+from modelkeep.runs import Progress, Runs, version_of
 from modelkeep.storage.blobs import Blobs
 from modelkeep.storage.protocol import Buffer
 
@@ -42,7 +40,6 @@ TRAINING = "training/"
 TELL_EVERY = 2.0  # seconds between two accounts of the progress
 OTHERS = "others"  # the path of optimizers that the model was not compiled with
 NONE: Mapping[str, Any] = {}
-_MEDIA = {".json": "application/json", ".py": "text/x-python", ".txt": "text/plain", ".msgpack": "application/msgpack"}
 
 
 @dataclass(frozen=True)
@@ -318,8 +315,7 @@ class Keeper:
         digest, when = self._blobs.put_new(data)
         if when is not None:
             created[digest] = when
-        media = next((m for ending, m in _MEDIA.items() if name.endswith(ending)), "application/octet-stream")
-        return Part(name=name, digest=digest, size=len(data), media=media)
+        return Part(name=name, digest=digest, size=len(data), media=media_of(name))
 
 
 def nodes_of(model: keras.Model, optimizers: Optimizers) -> list[tuple[str, internals.Node]]:
@@ -334,9 +330,9 @@ def _manifest(draft: Checkpoint, subject: _Subject, parts: tuple[Part, ...], ten
     captured = subject.captured
     return Manifest(
         model=draft.run,
-        version=f"0.0.0-step.{draft.step}",
-        created=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        writer=f"modelkeep {modelkeep.__version__}",
+        version=version_of(draft.step),
+        created=saving.now(),
+        writer=saving.WRITER,
         kind=captured.kind,
         parameters=captured.parameters,
         trainable_parameters=captured.trainable_parameters,
